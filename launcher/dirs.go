@@ -1,0 +1,105 @@
+package launcher
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// Dirs are the folders that whisk writes to. Everything whisk keeps is below one of them.
+type Dirs struct {
+	Data string // kept: $XDG_DATA_HOME/whisk: storage, volumes, sandboxes
+	Run  string // of this login: $XDG_RUNTIME_DIR/whisk: networks
+}
+
+// FindDirs reads the XDG Base Directory variables through getenv and applies their defaults. Where no runtime
+// directory is set, /run/user/UID serves if it is there, else whisk-UID below the directory for temporary files,
+// which must be this user's own and closed to others.
+func FindDirs(getenv func(string) string, uid int) (Dirs, error) {
+	data := getenv("XDG_DATA_HOME")
+	if !filepath.IsAbs(data) {
+		home := getenv("HOME")
+		if !filepath.IsAbs(home) {
+			return Dirs{}, &Error{Message: "cannot tell where to keep images: neither XDG_DATA_HOME nor HOME is an absolute path", Hint: "export HOME=/home/you", Exit: ExitWhisk}
+		}
+		data = filepath.Join(home, ".local/share")
+	}
+	run := getenv("XDG_RUNTIME_DIR")
+	if !filepath.IsAbs(run) {
+		run = "/run/user/" + strconv.Itoa(uid)
+		if st, err := os.Stat(run); err != nil || !ownedBy(st, uid) {
+			run = filepath.Join(os.TempDir(), "whisk-"+strconv.Itoa(uid))
+			if err := privateDir(run, uid); err != nil {
+				return Dirs{}, err
+			}
+		}
+	}
+	return Dirs{Data: filepath.Join(data, "whisk"), Run: filepath.Join(run, "whisk")}, nil
+}
+
+// privateDir makes a folder in a place that others may write to, and refuses one that somebody else made.
+func privateDir(dir string, uid int) error {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make runtime directory: %w", err)
+	}
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("look at runtime directory: %w", err)
+	}
+	if !st.IsDir() || !ownedBy(st, uid) || st.Mode().Perm()&0o077 != 0 {
+		return &Error{Message: fmt.Sprintf("runtime directory %q is not yours alone", dir), Hint: "export XDG_RUNTIME_DIR=/a/folder/of/yours with mode 0700", Exit: ExitWhisk}
+	}
+	return nil
+}
+
+func ownedBy(st fs.FileInfo, uid int) bool {
+	s, ok := st.Sys().(*syscall.Stat_t)
+	return ok && int(s.Uid) == uid
+}
+
+// Storage is the graph root of the image store.
+func (d Dirs) Storage() string { return filepath.Join(d.Data, "storage") }
+
+// StorageRun is the run root of the image store.
+func (d Dirs) StorageRun() string { return filepath.Join(d.Data, "storage-run") }
+
+// Sandboxes holds one folder a sandbox.
+func (d Dirs) Sandboxes() string { return filepath.Join(d.Data, "sandboxes") }
+
+// Sandbox is the folder of one sandbox: its record, log and writable layer.
+func (d Dirs) Sandbox(id string) string { return filepath.Join(d.Sandboxes(), id) }
+
+// Log is the file of a sandbox's output; see Log.
+func (d Dirs) Log(id string) string { return filepath.Join(d.Sandbox(id), "log") }
+
+// Volumes holds one folder a volume.
+func (d Dirs) Volumes() string { return filepath.Join(d.Data, "volumes") }
+
+// Networks holds one folder a network that has a keeper.
+func (d Dirs) Networks() string { return filepath.Join(d.Run, "networks") }
+
+// Network is the folder of one network: lock and control.sock.
+func (d Dirs) Network(name string) string { return filepath.Join(d.Networks(), name) }
+
+// Make creates the folders that every command needs, closed to others.
+func (d Dirs) Make() error {
+	for _, dir := range []string{d.Data, d.Run, d.Sandboxes(), d.Networks()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make whisk's folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// NewID returns 12 random hex digits.
+func NewID() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails, crypto/rand since Go 1.24
+	return hex.EncodeToString(b[:])
+}

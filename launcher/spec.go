@@ -1,0 +1,89 @@
+package launcher
+
+import (
+	"time"
+
+	"github.com/whisk-sandbox/whisk/config"
+)
+
+// SpecVersion is the version of the JSON form of Spec and Record. A keeper refuses any other.
+const SpecVersion = 1
+
+// Spec is all that is asked of one sandbox. It is the document that a command hands to a keeper.
+type Spec struct {
+	Version int        `json:"version"`
+	ID      string     `json:"id"`                // 12 hex digits, chosen by the command (NewID)
+	Name    string     `json:"name"`              // unique among this user's sandboxes; empty: the keeper makes one
+	Project string     `json:"project,omitempty"` // empty for whisk run
+	App     config.App `json:"app"`
+	// Network is the network's name; "none" for loopback only. Each network has one keeper.
+	Network string `json:"network"`
+	// Egress is the policy of the network: "all" or "none". It is fixed by the first sandbox on a network.
+	Egress string `json:"egress"`
+	Remove bool   `json:"remove,omitempty"` // forget the sandbox when it has ended
+	Stdin  bool   `json:"stdin,omitempty"`  // keep standard input open
+	// Aliases are further DNS names of the sandbox on its network.
+	Aliases []string `json:"aliases,omitempty"`
+	// Seccomp is "" for the default profile, "unconfined", or the text of an OCI seccomp profile.
+	Seccomp string `json:"seccomp,omitempty"`
+	// NewPrivileges lets setuid programs and file capabilities raise rights (--security-opt no-new-privileges=false).
+	NewPrivileges bool `json:"new_privileges,omitempty"`
+}
+
+// State is where a sandbox is in its life; see the package comment.
+type State string
+
+// The states of a sandbox.
+const (
+	Created State = "created"
+	Running State = "running"
+	Exited  State = "exited"
+)
+
+// Record is what whisk knows of a sandbox; record.json in the sandbox's folder. Only the keeper that holds the
+// sandbox's network writes it.
+type Record struct {
+	Spec
+	ImageID     string          `json:"image_id"`
+	ImageDigest string          `json:"image_digest,omitempty"`
+	State       State           `json:"state"`
+	Ready       bool            `json:"ready"`
+	CreatedAt   time.Time       `json:"created_at"`
+	StartedAt   time.Time       `json:"started_at,omitzero"`
+	FinishedAt  time.Time       `json:"finished_at,omitzero"`
+	ExitCode    int             `json:"exit_code"` // 0-255; 128+n when signal n ended the app
+	Error       string          `json:"error,omitempty"`
+	Restarts    int             `json:"restarts,omitempty"`
+	PID         int             `json:"pid,omitempty"` // of process 1, as the host sees it; 0 when not running
+	IPv4        string          `json:"ipv4,omitempty"`
+	IPv6        string          `json:"ipv6,omitempty"`
+	Ports       []PublishedPort `json:"ports,omitempty"`
+	// Volumes are the anonymous volumes made for this sandbox; rm -v and --rm remove them.
+	Volumes []string `json:"volumes,omitempty"`
+	// Argv, Env, User and Workdir are what was started, after the image's defaults.
+	Argv    []string `json:"argv,omitempty"`
+	Env     []string `json:"env,omitempty"`
+	User    string   `json:"user,omitempty"`
+	Workdir string   `json:"workdir,omitempty"`
+	// StopSignal is the signal's number after the image's default.
+	StopSignal int `json:"stop_signal,omitempty"`
+}
+
+// PublishedPort is one host port that reaches a sandbox.
+type PublishedPort struct {
+	HostIP   string `json:"host_ip"`
+	HostPort uint16 `json:"host_port"`
+	AppPort  uint16 `json:"app_port"`
+	Protocol string `json:"protocol"` // "tcp" or "udp"
+}
+
+// ExecSpec is a further command in a running sandbox.
+type ExecSpec struct {
+	Version int      `json:"version"`
+	Argv    []string `json:"argv"`
+	Env     []string `json:"env,omitempty"` // KEY=VALUE, added to the sandbox's own
+	User    string   `json:"user,omitempty"`
+	Workdir string   `json:"workdir,omitempty"`
+	TTY     bool     `json:"tty,omitempty"`
+	Stdin   bool     `json:"stdin,omitempty"`
+}
