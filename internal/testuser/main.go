@@ -16,21 +16,32 @@ import (
 )
 
 // Main runs the tests of m as an ordinary user and returns the exit code for os.Exit: m.Run at once where this
-// process is one, else in a copy of the test binary that runs as the user WithSubIDs. Fuzzing and listing, which
-// need no particular user, are left where they are, so that new corpus files land in the checkout.
-func Main(m *testing.M) int {
+// process is one, else in a copy of the test binary that runs as the user WithSubIDs, or as each of the users
+// named, one after the other; Root, which must be the last, is this process. Fuzzing and listing, which need no
+// particular user, are left where they are, so that new corpus files land in the checkout.
+func Main(m *testing.M, as ...string) int {
 	if !flag.Parsed() {
 		flag.Parse()
 	}
 	if os.Geteuid() != 0 || flagSet("test.fuzz") || flagSet("test.fuzzworker") || flagSet("test.list") {
 		return m.Run()
 	}
-	code, err := rerun()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "testuser:", err)
-		return 1
+	if len(as) == 0 {
+		as = []string{WithSubIDs}
 	}
-	return code
+	worst := 0
+	for _, name := range as {
+		if name == Root {
+			return max(worst, m.Run())
+		}
+		code, err := rerun(name)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "testuser: running tests as %s: %v\n", name, err)
+			code = 1
+		}
+		worst = max(worst, code)
+	}
+	return worst
 }
 
 func flagSet(name string) bool {
@@ -38,9 +49,9 @@ func flagSet(name string) bool {
 	return f != nil && f.Value.String() != f.DefValue
 }
 
-// rerun runs this test binary again as the user WithSubIDs.
-func rerun() (code int, err error) {
-	u, err := Ensure(WithSubIDs, true)
+// rerun runs this test binary again as another user.
+func rerun(name string) (code int, err error) {
+	u, err := Ensure(name, name != WithoutSubIDs)
 	if err != nil {
 		return 0, err
 	}

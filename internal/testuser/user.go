@@ -16,6 +16,7 @@ import (
 const (
 	WithSubIDs    = "whisktest"  // owns sub-id ranges of 65536 ids
 	WithoutSubIDs = "whisknosub" // owns none: the one-id case
+	Root          = "root"       // the suite's own process
 )
 
 // subIDs is how many subordinate ids a user gets: what useradd(8) gives by default, and what images count on.

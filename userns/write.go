@@ -1,0 +1,121 @@
+package userns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// write maps process pid: itself where it may (one id, or as root), else with newuidmap and newgidmap side by side.
+func (m Map) write(ctx context.Context, pid int) error {
+	dir := "/proc/" + strconv.Itoa(pid) + "/"
+	if m.Single {
+		// Before gid_map: whoever could drop a group could gain what the group is kept from.
+		if err := writeFile(dir+"setgroups", "deny"); err != nil {
+			return diagnose(stepMap, err)
+		}
+	}
+	if m.Single || os.Geteuid() == 0 {
+		for _, f := range []struct{ name, text string }{{"uid_map", lines(m.UIDs)}, {"gid_map", lines(m.GIDs)}} {
+			if err := writeFile(dir+f.name, f.text); err != nil {
+				return diagnose(stepMap, err)
+			}
+		}
+		return nil
+	}
+	uids := make(chan error, 1)
+	go func() { uids <- runHelper(ctx, "newuidmap", capSetUID, pid, m.UIDs) }()
+	return errors.Join(runHelper(ctx, "newgidmap", capSetGID, pid, m.GIDs), <-uids)
+}
+
+// writeFile writes in one go, as the kernel demands of these files.
+func writeFile(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// runHelper runs newuidmap or newgidmap. It is spelled out without os/exec, which costs a millisecond here: it
+// starts with a trial clone to learn about pidfds.
+func runHelper(ctx context.Context, name string, capability uint, pid int, ranges []Range) error {
+	h := look(name, capability)
+	if h.path == "" {
+		return &Error{Cause: CauseHelperMissing, Message: name + " is not installed", Remedy: "sudo apt-get install uidmap (Debian, Ubuntu), sudo dnf install shadow-utils (Fedora)"}
+	}
+	argv := []string{name, strconv.Itoa(pid)}
+	for _, r := range ranges {
+		for _, n := range []uint32{r.Inside, r.Outside, r.Size} {
+			argv = append(argv, strconv.FormatUint(uint64(n), 10))
+		}
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("running %s: %w", name, err)
+	}
+	defer null.Close()
+	said, says, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("running %s: %w", name, err)
+	}
+	defer said.Close()
+	child, err := syscall.ForkExec(h.path, argv, &syscall.ProcAttr{
+		Env:   []string{"PATH=/usr/bin:/bin", "LC_ALL=C"},
+		Files: []uintptr{null.Fd(), null.Fd(), says.Fd()},
+	})
+	says.Close()
+	if err != nil {
+		return fmt.Errorf("running %s: %w", name, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = said.Close() }) // setuid: it cannot be killed, only left
+	defer stop()
+	text, err := io.ReadAll(io.LimitReader(said, 4096))
+	if ctx.Err() != nil {
+		go func() { _, _ = wait(child) }()
+		return fmt.Errorf("running %s: %w", name, context.Cause(ctx))
+	}
+	if err != nil {
+		return fmt.Errorf("running %s: %w", name, err)
+	}
+	status, err := wait(child)
+	if err != nil {
+		return fmt.Errorf("running %s: %w", name, err)
+	}
+	if status.Exited() && status.ExitStatus() == 0 {
+		return nil
+	}
+	return refused(h, name, strings.Join(argv[1:], " "), string(text))
+}
+
+func wait(pid int) (status syscall.WaitStatus, err error) {
+	for {
+		_, err = syscall.Wait4(pid, &status, 0, nil)
+		if err != syscall.EINTR {
+			return status, err
+		}
+	}
+}
+
+// refused makes one line of what the helper said.
+func refused(h helper, name, args, said string) error {
+	if err := h.power(noNewPrivs()); err != nil {
+		return err
+	}
+	said = strings.Join(strings.Fields(strings.ReplaceAll(said, name+":", "")), " ")
+	if said == "" {
+		said = "without a word"
+	}
+	file := "/etc/subuid"
+	if name == "newgidmap" {
+		file = "/etc/subgid"
+	}
+	return &Error{Cause: CauseHelperRefused, Message: fmt.Sprintf("%s refused the map %s: %s", name, args, said),
+		Remedy: fmt.Sprintf("compare with: getsubids $USER; getsubids -g $USER; cat %s", file)}
+}
