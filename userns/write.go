@@ -30,7 +30,11 @@ func (m Map) write(ctx context.Context, pid int) error {
 	}
 	uids := make(chan error, 1)
 	go func() { uids <- runHelper(ctx, "newuidmap", capSetUID, pid, m.UIDs) }()
-	return errors.Join(runHelper(ctx, "newgidmap", capSetGID, pid, m.GIDs), <-uids)
+	err := runHelper(ctx, "newgidmap", capSetGID, pid, m.GIDs)
+	if other := <-uids; other != nil {
+		return other // both refuse for the same reason, if they do: one line says it
+	}
+	return err
 }
 
 // writeFile writes in one go, as the kernel demands of these files.
@@ -112,10 +116,9 @@ func refused(h helper, name, args, said string) error {
 	if said == "" {
 		said = "without a word"
 	}
-	file := "/etc/subuid"
-	if name == "newgidmap" {
-		file = "/etc/subgid"
+	e := &Error{Cause: CauseHelperRefused, Message: fmt.Sprintf("%s refused the map %s: %s", name, args, said)}
+	if strings.Contains(said, "not allowed") {
+		e.Remedy = "compare the map with what is granted: getsubids $USER; getsubids -g $USER"
 	}
-	return &Error{Cause: CauseHelperRefused, Message: fmt.Sprintf("%s refused the map %s: %s", name, args, said),
-		Remedy: fmt.Sprintf("compare with: getsubids $USER; getsubids -g $USER; cat %s", file)}
+	return e
 }
