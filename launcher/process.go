@@ -1,0 +1,263 @@
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/launcher/rights"
+)
+
+// command is one program to start in a sandbox, wholly resolved.
+type command struct {
+	argv    []string
+	env     []string
+	workdir string
+	who     *identity
+	rights  *rights.Rights
+	rlimits []rlimit
+	single  bool
+	tty     bool
+	first   bool // it becomes process 1 itself
+}
+
+// appScript is what a child does to become the app: it gives away all it will not need, in an order in which each
+// step may still be taken, and executes the program.
+func appScript(s *script, c *command) {
+	s.add("make session", mustWork, unix.SYS_SETSID)
+	if c.tty {
+		s.add("take terminal", mustWork, unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
+	}
+	// A keyring of its own, keyrings(7): the user's session keys stay outside. Kernels without keys have none to hide.
+	s.add("join new session keyring", mayFail, unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
+	for i := range c.rlimits {
+		s.add("set resource limit", mustWork, unix.SYS_PRLIMIT64, 0, c.rlimits[i].resource, &c.rlimits[i].limit, 0)
+	}
+	s.add("set umask", mustWork, unix.SYS_UMASK, 0o022)
+	if !c.rights.NoNewPrivs {
+		addFilter(s, c.rights) // while CAP_SYS_ADMIN is still there, seccomp(2)
+	}
+	for n := range 64 {
+		if c.rights.Caps&(1<<n) == 0 {
+			s.add("drop capability from the bounding set", mayFail, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, n)
+		}
+	}
+	if !c.single {
+		groups := make([]uint32, len(c.who.groups))
+		for i, g := range c.who.groups {
+			groups[i] = uint32(g)
+		}
+		s.add("set groups", mustWork, unix.SYS_SETGROUPS, len(groups), groups)
+		s.add("set group id", mustWork, unix.SYS_SETRESGID, c.who.gid, c.who.gid, c.who.gid)
+		s.add("set user id", mustWork, unix.SYS_SETRESUID, c.who.uid, c.who.uid, c.who.uid)
+	}
+	if c.first && c.who.uid != 0 {
+		// A change of user id clears it, prctl(2).
+		s.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
+	}
+	s.add("clear ambient capabilities", mustWork, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	caps := c.rights.Caps
+	if c.who.uid != 0 {
+		caps = 0
+	}
+	addCaps(s, caps)
+	if c.rights.NoNewPrivs {
+		s.add("set no_new_privs", mustWork, unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		addFilter(s, c.rights)
+	}
+	s.add("enter working directory", mustWork, unix.SYS_CHDIR, c.workdir)
+	for _, file := range candidates(c.argv[0], c.env) {
+		s.add("execute", tryNext, unix.SYS_EXECVE, file, c.argv, c.env)
+	}
+}
+
+func addCaps(s *script, caps uint64) {
+	hdr := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := &[2]unix.CapUserData{
+		{Effective: uint32(caps), Permitted: uint32(caps)},
+		{Effective: uint32(caps >> 32), Permitted: uint32(caps >> 32)},
+	}
+	s.add("set capabilities", mustWork, unix.SYS_CAPSET, hdr, data)
+}
+
+func addFilter(s *script, r *rights.Rights) {
+	filter := r.Filter
+	if len(filter) == 0 {
+		return
+	}
+	prog := &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	s.add("install seccomp filter", mustWork, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, int(r.FilterFlags), prog)
+}
+
+// streamsScript puts the three standard streams in their places and closes everything but them and the sync pipe.
+// All given descriptors are 10 or higher.
+func streamsScript(s *script, stdio [3]int) {
+	for i, fd := range stdio {
+		s.add("set standard stream", mustWork, unix.SYS_DUP3, fd, i, 0)
+	}
+	s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, syncFD+1, uintptr(^uint32(0)), 0)
+}
+
+// rootScript finishes the root: what must be done inside the new pid namespace.
+func rootScript(s *script, rootfd int, r *rights.Rights, readOnly bool) {
+	s.add("enter root", mustWork, unix.SYS_FCHDIR, rootfd)
+	// While the old /proc is in sight: a user namespace may not mount one that shows more, mount_namespaces(7).
+	s.add("mount /proc", mustWork, unix.SYS_MOUNT, "proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
+	s.add("change root", mustWork, unix.SYS_PIVOT_ROOT, ".", ".")
+	s.add("detach the host's root", mustWork, unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
+	s.add("enter new root", mustWork, unix.SYS_CHDIR, "/")
+	for _, p := range r.ReadOnly {
+		if _, err := os.Lstat(p); err != nil {
+			continue
+		}
+		s.add("make "+p+" read-only", orGone, unix.SYS_MOUNT, p, p, 0, unix.MS_BIND|unix.MS_REC, 0)
+		s.add("make "+p+" read-only", orGone, unix.SYS_MOUNT, 0, p, 0, unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
+	}
+	for _, p := range r.Masked {
+		st, err := os.Lstat(p) // the host's /proc and /sys have the same names
+		switch {
+		case err != nil:
+		case st.IsDir():
+			s.add("mask "+p, orGone, unix.SYS_MOUNT, "tmpfs", p, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=0k,nr_inodes=1")
+		default:
+			s.add("mask "+p, orGone, unix.SYS_MOUNT, "/dev/null", p, 0, unix.MS_BIND, 0)
+		}
+	}
+	if readOnly {
+		s.add("make root read-only", mustWork, unix.SYS_MOUNT, 0, "/", 0, unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NODEV, 0)
+	}
+}
+
+// birth forks a child on the calling thread, waits until it has executed its program, and returns its pid.
+// before comes first in the child's first script.
+func birth(f *family, flags uintptr, stdio [3]*os.File, before, app func(*script), init bool, name string) (int, error) {
+	var sync, start [2]int
+	for _, p := range []*[2]int{&sync, &start} {
+		if err := highPipe(p); err != nil {
+			return 0, err
+		}
+		defer closeFD(&p[0])
+		defer closeFD(&p[1])
+	}
+	var fds [3]int
+	for i, file := range stdio {
+		fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 10)
+		if err != nil {
+			return 0, fmt.Errorf("duplicate standard stream: %w", err)
+		}
+		defer unix.Close(fd)
+		fds[i] = fd
+	}
+	var first, second, behind script
+	defer first.release()
+	defer second.release()
+	defer behind.release()
+	// Reports must find their descriptor from the first call on.
+	first.add("set sync pipe", mayFail, unix.SYS_DUP3, sync[1], syncFD, unix.O_CLOEXEC)
+	first.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
+	first.add("close start pipe", mustWork, unix.SYS_CLOSE, start[1])
+	first.add("wait for the keeper", oneByte, unix.SYS_READ, start[0], new([1]byte), 1)
+	before(&first)
+	streamsScript(&first, fds)
+	if init {
+		first.add("name init", mayFail, unix.SYS_PRCTL, unix.PR_SET_NAME, "whisk-init")
+		first.add("guard init's memory", mustWork, unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
+		app(&second)
+		addCaps(&behind, 1<<unix.CAP_KILL)
+	} else {
+		app(&first)
+	}
+	f.first, f.second, f.behind, f.flags = first.calls, second.calls, behind.calls, flags
+	pid, errno := f.fork()
+	if errno != 0 {
+		return 0, fmt.Errorf("fork: %w", errno)
+	}
+	closeFD(&sync[1])
+	closeFD(&start[0])
+	if _, err := unix.Write(start[1], []byte{1}); err != nil && err != unix.EPIPE {
+		return 0, fmt.Errorf("release child: %w", err)
+	}
+	var r report
+	n, err := readFull(sync[0], (*[unsafe.Sizeof(r)]byte)(unsafe.Pointer(&r))[:])
+	if err != nil {
+		return 0, fmt.Errorf("wait for child: %w", err)
+	}
+	if n == 0 {
+		return pid, nil
+	}
+	_, _ = unix.Wait4(pid, nil, 0, nil)
+	calls := f.first
+	if r.Script == 1 {
+		calls = f.second
+	}
+	if n != int(unsafe.Sizeof(r)) || int(r.Index) >= len(calls) {
+		return 0, errors.New("the child of the keeper died while it started")
+	}
+	return 0, startError(calls[r.Index], unix.Errno(r.Errno), name)
+}
+
+// startError words a failure of a child.
+func startError(c call, errno unix.Errno, name string) error {
+	if c.nr == unix.SYS_CHDIR {
+		return &Error{Message: fmt.Sprintf("cannot enter the working directory: %v", errno), Hint: "choose one that the user may enter: -w DIR", Exit: ExitNotExecutable}
+	}
+	if c.nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM {
+		return &Error{Message: "a ulimit is above what this login may have", Hint: "see the hard limits: ulimit -aH", Exit: ExitWhisk}
+	}
+	if c.nr != unix.SYS_EXECVE {
+		return fmt.Errorf("%s: %w", c.what, errno)
+	}
+	switch errno {
+	case unix.ENOENT, unix.ENOTDIR:
+		return &Error{Message: fmt.Sprintf("command %s not found in the sandbox", strconv.Quote(name)), Hint: "look for it: whisk run --rm --entrypoint ls IMAGE /bin /usr/bin", Exit: ExitNotFound}
+	case unix.ENOEXEC:
+		return &Error{Message: fmt.Sprintf("command %s is not a program for this machine (exec format error)", strconv.Quote(name)), Hint: "check the image's platform: whisk inspect", Exit: ExitNotExecutable}
+	}
+	return &Error{Message: fmt.Sprintf("command %s cannot be executed: %s", strconv.Quote(name), strings.ToLower(errno.Error())), Exit: ExitNotExecutable}
+}
+
+// highPipe makes a pipe whose ends are out of the way of the standard streams.
+func highPipe(p *[2]int) error {
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return fmt.Errorf("make pipe: %w", err)
+	}
+	for i := range p {
+		fd, err := unix.FcntlInt(uintptr(p[i]), unix.F_DUPFD_CLOEXEC, 10)
+		if err != nil {
+			return fmt.Errorf("move pipe: %w", err)
+		}
+		unix.Close(p[i])
+		p[i] = fd
+	}
+	return nil
+}
+
+func closeFD(fd *int) {
+	if *fd >= 0 {
+		unix.Close(*fd)
+		*fd = -1
+	}
+}
+
+func readFull(fd int, b []byte) (int, error) {
+	n := 0
+	for n < len(b) {
+		m, err := unix.Read(fd, b[n:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return n, err
+		}
+		if m == 0 {
+			break
+		}
+		n += m
+	}
+	return n, nil
+}

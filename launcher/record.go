@@ -1,0 +1,241 @@
+package launcher
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// writeJSON writes a document whole: a temporary file beside it, fsync when it must survive a crash of the
+// machine, rename.
+func writeJSON(file string, doc any, durable bool) error {
+	b, err := json.MarshalIndent(doc, "", "\t")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", filepath.Base(file), err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(file), ".tmp-")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(file), err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(append(b, '\n'))
+	if err == nil && durable {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(file), err)
+	}
+	return nil
+}
+
+// Write stores the record in the sandbox's folder. Sandboxes that are forgotten when they end are not worth an
+// fsync: after a crash of the machine there is nothing of them to find.
+func (r *Record) Write(d Dirs) error {
+	return writeJSON(filepath.Join(d.Sandbox(r.ID), "record.json"), r, !r.Remove)
+}
+
+// ReadRecord reads the record of one sandbox as it was last written.
+func ReadRecord(d Dirs, id string) (*Record, error) {
+	b, err := os.ReadFile(filepath.Join(d.Sandbox(id), "record.json"))
+	if err != nil {
+		return nil, err
+	}
+	var r Record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("read record of sandbox %s: %w", id, err)
+	}
+	if r.Version != SpecVersion {
+		return nil, &Error{Message: fmt.Sprintf("sandbox %s was made by another version of whisk (record version %d)", id, r.Version), Hint: "whisk rm " + id, Exit: ExitWhisk}
+	}
+	return &r, nil
+}
+
+// Records lists all sandboxes, oldest first. What a record says of a running sandbox is true only while its
+// keeper lives: the others are reported as ended by SIGKILL, or left out where they were to be forgotten.
+func Records(d Dirs) ([]Record, error) {
+	entries, err := os.ReadDir(d.Sandboxes())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list sandboxes: %w", err)
+	}
+	held := map[string]bool{}
+	var out []Record
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		r, err := ReadRecord(d, e.Name())
+		if err != nil {
+			continue // being made or removed; sweep deals with what stays
+		}
+		if _, asked := held[r.KeeperName()]; !asked {
+			held[r.KeeperName()] = Held(d, r.KeeperName())
+		}
+		if !held[r.KeeperName()] && !r.settle() {
+			continue
+		}
+		out = append(out, *r)
+	}
+	slices.SortFunc(out, func(a, b Record) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	return out, nil
+}
+
+// settle corrects a record whose keeper is gone. It returns false for a sandbox that is to be forgotten.
+func (r *Record) settle() bool {
+	if r.State == Running {
+		r.State, r.ExitCode, r.Error = Exited, 128+int(unix.SIGKILL), "its keeper was killed"
+		r.FinishedAt = time.Now().UTC()
+	}
+	r.PID, r.IPv4, r.IPv6, r.Ports, r.Ready = 0, "", "", nil, false
+	return !r.Remove
+}
+
+// KeeperName is the name of the network whose keeper looks after the sandbox. A sandbox without a network has a
+// keeper of its own.
+func (s *Spec) KeeperName() string {
+	if s.Network == "none" {
+		if s.Project != "" {
+			return s.Project
+		}
+		return s.ID
+	}
+	return s.Network
+}
+
+// Held says whether a keeper holds a network: its lock is taken. Asking does not touch the lock (F_OFD_GETLK,
+// fcntl(2)).
+func Held(d Dirs, network string) bool {
+	f, err := os.Open(filepath.Join(d.Network(network), "lock"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	lk := unix.Flock_t{Type: unix.F_RDLCK}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lk) == nil && lk.Type != unix.F_UNLCK
+}
+
+// TakeLock locks a file for as long as it stays open in this process (open file description lock, fcntl(2)).
+// unix.EAGAIN says that another holds it.
+func TakeLock(f *os.File) error {
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+}
+
+// Find selects one sandbox: by id or a unique prefix of it, by name, by app ("web", first in project, then
+// anywhere) or by "project/app".
+func Find(d Dirs, selector, project string) (*Record, error) {
+	records, err := Records(d)
+	if err != nil {
+		return nil, err
+	}
+	for _, matches := range []func(r *Record) bool{
+		func(r *Record) bool { return r.ID == selector },
+		func(r *Record) bool { return project != "" && r.Project == project && r.App.Name == selector },
+		func(r *Record) bool { return r.Name == selector },
+		func(r *Record) bool { return r.Project != "" && r.Project+"/"+r.App.Name == selector },
+		func(r *Record) bool { return r.Project != "" && r.App.Name == selector },
+		func(r *Record) bool { return selector != "" && strings.HasPrefix(r.ID, selector) },
+	} {
+		var found []*Record
+		for i := range records {
+			if matches(&records[i]) {
+				found = append(found, &records[i])
+			}
+		}
+		if len(found) == 1 {
+			return found[0], nil
+		}
+		if len(found) > 1 {
+			var names []string
+			for _, r := range found {
+				names = append(names, r.Name+" ("+r.ID+")")
+			}
+			return nil, &Error{Message: fmt.Sprintf("%q could be any of %s", selector, strings.Join(names, ", ")), Hint: "give more of the id", Exit: ExitWhisk}
+		}
+	}
+	return nil, &Error{Message: fmt.Sprintf("no sandbox %q", selector), Hint: "whisk ps -a", Kind: KindNotFound, Exit: ExitWhisk}
+}
+
+// RemoveSandbox forgets a sandbox that is not running: record, log, writable layer and, when volumes is set, its
+// anonymous volumes. Files in them belong to sub-ids: it must be called inside whisk's user namespace.
+func RemoveSandbox(d Dirs, id string, volumes bool) error {
+	r, err := ReadRecord(d, id)
+	if err == nil && volumes {
+		for _, v := range r.Volumes {
+			if err := discard(d.Volumes(), v); err != nil {
+				return err
+			}
+		}
+	}
+	return discard(d.Sandboxes(), id)
+}
+
+// Sweep removes what killed keepers and commands have left on disk: sandboxes that were to be forgotten, and
+// half-made or half-removed folders. It writes down the end of the others. It must be called inside whisk's user
+// namespace. A folder whose network is held is left alone, as is one younger than a minute without a record.
+func Sweep(d Dirs) error {
+	var faults []error
+	entries, err := os.ReadDir(d.Sandboxes())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("sweep sandboxes: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			faults = append(faults, sweepHidden(d.Sandboxes(), e))
+			continue
+		}
+		r, err := ReadRecord(d, e.Name())
+		if err != nil {
+			if info, ierr := e.Info(); errors.Is(err, fs.ErrNotExist) && ierr == nil && time.Since(info.ModTime()) > time.Minute {
+				faults = append(faults, discard(d.Sandboxes(), e.Name()))
+			}
+			continue
+		}
+		if Held(d, r.KeeperName()) {
+			continue
+		}
+		was := r.State
+		if !r.settle() {
+			faults = append(faults, RemoveSandbox(d, r.ID, true))
+		} else if was == Running {
+			faults = append(faults, r.Write(d))
+		}
+	}
+	volumes, _ := os.ReadDir(d.Volumes())
+	for _, e := range volumes {
+		if strings.HasPrefix(e.Name(), ".") {
+			faults = append(faults, sweepHidden(d.Volumes(), e))
+			continue
+		}
+		if v, err := InspectVolume(d, e.Name()); err == nil && v.Anonymous != "" && time.Since(v.CreatedAt) > time.Minute {
+			if _, err := os.Stat(d.Sandbox(v.Anonymous)); errors.Is(err, fs.ErrNotExist) {
+				faults = append(faults, discard(d.Volumes(), v.Name))
+			}
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// sweepHidden removes a folder that a killed command was making or removing, when it is old enough that nobody
+// still is.
+func sweepHidden(dir string, e fs.DirEntry) error {
+	if info, err := e.Info(); err != nil || !strings.HasPrefix(e.Name(), ".gone-") && time.Since(info.ModTime()) < time.Minute {
+		return nil
+	}
+	return removeTree(filepath.Join(dir, e.Name()))
+}

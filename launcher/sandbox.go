@@ -1,0 +1,442 @@
+package launcher
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/launcher/rights"
+)
+
+// Sandbox is one sandbox that this process holds. It is made by Prepare and must be closed. Its methods are safe
+// for use by several goroutines, each after the one before it in the order of their declaration has returned.
+type Sandbox struct {
+	spec   *Spec
+	plan   *plan
+	rights *rights.Rights
+	b      *builder
+	maxID  int
+	jobs   chan func()
+	netns  *os.File
+	built  chan error // the root's result, put back by who takes it
+	// building says that built will get a value.
+	building bool
+
+	pid    int
+	exited chan struct{}
+	code   int
+
+	closing sync.Once
+}
+
+// Options are what Prepare needs beside the spec.
+type Options struct {
+	Dirs Dirs
+	Base *Base
+	// MaxID is the highest user and group id that is mapped; 0 in a one-id map.
+	MaxID int
+	// Volumes are the anonymous volumes of an earlier start.
+	Volumes []string
+}
+
+// Prepare plans a sandbox, makes its namespaces and begins to build its root file system. The sandbox's folder
+// must exist. It must be called inside whisk's user namespace with all capabilities, in a mount namespace that
+// the host does not see.
+func Prepare(spec *Spec, o Options) (*Sandbox, error) {
+	p, err := newPlan(spec, o.Base)
+	if err != nil {
+		return nil, err
+	}
+	nnp := !spec.NewPrivileges
+	r, err := rights.Plan(rights.Request{CapAdd: spec.App.CapAdd, CapDrop: spec.App.CapDrop, NoNewPrivs: &nnp, Seccomp: spec.Seccomp, FakeOwnership: o.MaxID == 0})
+	if err != nil {
+		return nil, err
+	}
+	s := &Sandbox{
+		spec: spec, plan: p, rights: r, maxID: o.MaxID,
+		jobs: make(chan func()), built: make(chan error, 1), exited: make(chan struct{}),
+		b: &builder{dirs: o.Dirs, id: spec.ID, plan: p, base: o.Base, single: o.MaxID == 0, anonymous: o.Volumes, root: root{-1}, devpts: -1},
+	}
+	for _, d := range []string{"root", "upper", "work"} {
+		if err := os.MkdirAll(s.b.file(d), 0o755); err != nil {
+			return nil, fmt.Errorf("make sandbox: %w", err)
+		}
+	}
+	for _, f := range generatedFiles {
+		if err := os.WriteFile(s.b.file(f), nil, 0o644); err != nil {
+			return nil, fmt.Errorf("make sandbox: %w", err)
+		}
+	}
+	go s.thread()
+	if err := s.do(s.namespaces); err != nil {
+		s.Close()
+		return nil, err
+	}
+	s.building = true
+	go func() { s.built <- s.do(s.b.build) }()
+	return s, nil
+}
+
+// thread is the sandbox's own: it is in its namespaces and never leaves them, so it ends with its goroutine
+// instead of going back to the scheduler. Process 1 dies with it (PR_SET_PDEATHSIG follows the thread).
+func (s *Sandbox) thread() {
+	runtime.LockOSThread()
+	for job := range s.jobs {
+		job()
+	}
+}
+
+// do runs f on the sandbox's thread.
+func (s *Sandbox) do(f func() error) (err error) {
+	done := make(chan struct{})
+	defer func() {
+		if recover() != nil { // the channel is closed
+			err = errors.New("the sandbox is gone")
+		}
+	}()
+	s.jobs <- func() { defer close(done); err = f() }
+	<-done
+	return err
+}
+
+func (s *Sandbox) namespaces() error {
+	const flags = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	if err := unix.Unshare(flags); err != nil {
+		return fmt.Errorf("make namespaces: %w", err)
+	}
+	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open network namespace: %w", err)
+	}
+	s.netns = os.NewFile(uintptr(fd), "netns")
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Sethostname([]byte(s.plan.hostname)); err != nil {
+		return fmt.Errorf("set host name %q: %w", s.plan.hostname, err)
+	}
+	return nil
+}
+
+// NetNS is the sandbox's network namespace; it has nothing but a loopback device that is down.
+func (s *Sandbox) NetNS() *os.File { return s.netns }
+
+// Loopback brings the loopback device up, for a sandbox that no network will be joined to.
+func (s *Sandbox) Loopback() error {
+	return s.do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("bring loopback up: %w", err)
+		}
+		defer unix.Close(fd)
+		req, err := unix.NewIfreq("lo")
+		if err != nil {
+			return err
+		}
+		req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+		if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
+			return fmt.Errorf("bring loopback up: %w", err)
+		}
+		return nil
+	})
+}
+
+// HostLine is one address and its names in /etc/hosts, hosts(5).
+type HostLine struct {
+	Addr  string
+	Names []string
+}
+
+// Names writes the sandbox's /etc/hosts, /etc/resolv.conf and /etc/hostname. It may be called again while the
+// sandbox runs.
+func (s *Sandbox) Names(hosts []HostLine, nameservers []string, search string) error {
+	var h strings.Builder
+	h.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	for _, l := range hosts {
+		fmt.Fprintf(&h, "%s\t%s\n", l.Addr, strings.Join(l.Names, " "))
+	}
+	var r strings.Builder
+	if search != "" {
+		fmt.Fprintf(&r, "search %s\n", search)
+	}
+	for _, n := range nameservers {
+		fmt.Fprintf(&r, "nameserver %s\n", n)
+	}
+	for name, text := range map[string]string{"hosts": h.String(), "resolv.conf": r.String(), "hostname": s.plan.hostname + "\n"} {
+		// In place: the file is mounted in the sandbox, and a mount follows the inode.
+		if err := os.WriteFile(s.b.file(name), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Built waits until the root file system is whole.
+func (s *Sandbox) Built(ctx context.Context) error {
+	select {
+	case err := <-s.built:
+		s.built <- err
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Terminal makes a pty in the sandbox's own devpts, pts(4), and returns its two ends.
+func (s *Sandbox) Terminal(owner int) (master, slave *os.File, err error) {
+	fd, err := unix.Openat(s.b.devpts, "ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open terminal: %w", err)
+	}
+	master = os.NewFile(uintptr(fd), "ptmx")
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		master.Close()
+		return nil, nil, fmt.Errorf("unlock terminal: %w", err)
+	}
+	peer, err := unix.IoctlRetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		master.Close()
+		return nil, nil, fmt.Errorf("number terminal: %w", err)
+	}
+	sfd, err := unix.Openat(s.b.devpts, fmt.Sprint(peer), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		master.Close()
+		return nil, nil, fmt.Errorf("open terminal's other end: %w", err)
+	}
+	slave = os.NewFile(uintptr(sfd), "pts")
+	if owner != 0 {
+		if err := slave.Chown(owner, -1); err != nil {
+			master.Close()
+			slave.Close()
+			return nil, nil, fmt.Errorf("give terminal to user %d: %w", owner, err)
+		}
+	}
+	return master, slave, nil
+}
+
+// Stdio are the standard streams of a command. With a terminal all three are its slave end.
+type Stdio [3]*os.File
+
+// Started is what a start has settled.
+type Started struct {
+	PID     int // in the caller's pid namespace
+	Argv    []string
+	Env     []string
+	User    string
+	Workdir string
+	Signal  int // the stop signal
+	Volumes []string
+}
+
+// UserID says as which user id a command will run that asks for this user; empty stands for the app's own. Built
+// must have returned nil.
+func (s *Sandbox) UserID(user string) (int, error) {
+	who, err := lookupIdentity(s.b.root, cmp.Or(user, s.plan.user), s.maxID)
+	if err != nil {
+		return 0, err
+	}
+	return who.uid, nil
+}
+
+// Start starts the app; Built must have returned nil. It returns when the program is executing, or with an
+// *Error that says why it cannot be.
+func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
+	who, err := lookupIdentity(s.b.root, s.plan.user, s.maxID)
+	if err != nil {
+		return nil, err
+	}
+	env := s.plan.env
+	if !hasEnv(env, "HOME") {
+		env = append(env, "HOME="+cmp.Or(who.home, "/"))
+	}
+	if strings.HasPrefix(s.plan.workdir+"/", "/proc/") {
+		return nil, &Error{Message: fmt.Sprintf("working directory %q is below /proc", s.plan.workdir), Hint: "choose a folder of the image: -w DIR", Exit: ExitWhisk}
+	}
+	if fd, err := s.b.root.mkdirAll(s.plan.workdir, 0o755); err == nil {
+		unix.Close(fd)
+	} else {
+		return nil, fmt.Errorf("make working directory: %w", err)
+	}
+	c := &command{argv: s.plan.argv, env: env, workdir: s.plan.workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, tty: s.spec.App.TTY, first: !s.plan.init}
+	err = s.do(func() error {
+		rootfd, err := unix.FcntlInt(uintptr(s.b.root.fd), unix.F_DUPFD_CLOEXEC, 10)
+		if err != nil {
+			return fmt.Errorf("duplicate root: %w", err)
+		}
+		defer unix.Close(rootfd)
+		s.pid, err = birth(&family{}, unix.CLONE_NEWPID, stdio,
+			func(first *script) { rootScript(first, rootfd, s.rights, s.spec.App.ReadOnly) },
+			func(app *script) { appScript(app, c) }, s.plan.init, c.argv[0])
+		if err != nil {
+			return err
+		}
+		// Later commands of this thread are born in the same pid namespace.
+		pidfd, err := unix.PidfdOpen(s.pid, 0)
+		if err != nil {
+			return fmt.Errorf("open process 1: %w", err)
+		}
+		defer unix.Close(pidfd)
+		if err := unix.Setns(pidfd, unix.CLONE_NEWPID); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("enter pid namespace: %w", err)
+		}
+		return nil
+	})
+	if s.pid != 0 {
+		go s.reap()
+	}
+	if err != nil {
+		return nil, err
+	}
+	user := s.plan.user
+	return &Started{PID: s.pid, Argv: c.argv, Env: env, User: user, Workdir: c.workdir, Signal: int(s.plan.stop), Volumes: s.b.anonymous}, nil
+}
+
+func (s *Sandbox) reap() {
+	s.code = waitFor(s.pid)
+	close(s.exited)
+}
+
+// waitFor reaps a child and returns its exit code, 128+n for signal n.
+func waitFor(pid int) int {
+	var ws unix.WaitStatus
+	for {
+		_, err := unix.Wait4(pid, &ws, 0, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 255
+		}
+		if ws.Signaled() {
+			return 128 + int(ws.Signal())
+		}
+		return ws.ExitStatus()
+	}
+}
+
+// Exited is closed when the app has ended and with it all processes of the sandbox.
+func (s *Sandbox) Exited() <-chan struct{} { return s.exited }
+
+// ExitCode is 0-255, 128+n for signal n; to be called after Exited.
+func (s *Sandbox) ExitCode() int { return s.code }
+
+// Signal sends a signal to the app. One that has ended is no error.
+func (s *Sandbox) Signal(sig unix.Signal) error {
+	select {
+	case <-s.exited:
+		return nil
+	default:
+	}
+	if err := unix.Kill(s.pid, sig); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("send signal %d: %w", sig, err)
+	}
+	return nil
+}
+
+// Process is a further command in a sandbox.
+type Process struct {
+	pid  int
+	done chan struct{}
+	code int
+}
+
+// Exec starts a further command; it returns when the program is executing. terminal asks for a pty, given by
+// Terminal, as stdio.
+func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
+	if len(spec.Argv) == 0 {
+		return nil, &Error{Message: "no command to execute", Exit: ExitWhisk}
+	}
+	select {
+	case <-s.exited:
+		return nil, &Error{Message: fmt.Sprintf("sandbox %s has ended", s.spec.Name), Hint: "whisk start " + s.spec.Name, Exit: ExitWhisk}
+	default:
+	}
+	var p *Process
+	err := s.do(func() error {
+		who, err := lookupIdentity(s.b.root, cmp.Or(spec.User, s.plan.user), s.maxID)
+		if err != nil {
+			return err
+		}
+		env := mergeEnv(s.plan.env, spec.Env)
+		if !hasEnv(env, "HOME") {
+			env = append(env, "HOME="+cmp.Or(who.home, "/"))
+		}
+		if spec.TTY && !hasEnv(env, "TERM") {
+			env = append(env, "TERM=xterm")
+		}
+		workdir := filepath.Clean("/" + cmp.Or(spec.Workdir, s.plan.workdir))
+		if strings.HasPrefix(workdir+"/", "/proc/") {
+			return &Error{Message: fmt.Sprintf("working directory %q is below /proc", workdir), Exit: ExitWhisk}
+		}
+		c := &command{argv: spec.Argv, env: env, workdir: workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, tty: spec.TTY}
+		pid, err := birth(&family{}, 0, stdio, func(*script) {}, func(app *script) { appScript(app, c) }, false, c.argv[0])
+		if err != nil {
+			return err
+		}
+		p = &Process{pid: pid, done: make(chan struct{})}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		p.code = waitFor(p.pid)
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// Exited is closed when the command has ended.
+func (p *Process) Exited() <-chan struct{} { return p.done }
+
+// ExitCode is as Sandbox.ExitCode.
+func (p *Process) ExitCode() int { return p.code }
+
+// Signal sends a signal to the command.
+func (p *Process) Signal(sig unix.Signal) error {
+	select {
+	case <-p.done:
+		return nil
+	default:
+	}
+	if err := unix.Kill(p.pid, sig); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("send signal %d: %w", sig, err)
+	}
+	return nil
+}
+
+// Volumes are the anonymous volumes that were made so far; for a record of a start that failed.
+func (s *Sandbox) Volumes() []string { return s.b.anonymous }
+
+// Close kills what still runs and lets go of the namespaces. The kernel takes them down in its own time.
+func (s *Sandbox) Close() {
+	s.closing.Do(func() {
+		if s.pid != 0 {
+			_ = s.Signal(unix.SIGKILL)
+			<-s.exited
+		}
+		if s.building {
+			<-s.built
+		}
+		close(s.jobs)
+		if s.netns != nil {
+			s.netns.Close()
+		}
+		for _, fd := range []int{s.b.root.fd, s.b.devpts} {
+			if fd >= 0 {
+				unix.Close(fd)
+			}
+		}
+	})
+}
+
+// PID is the command's, in the caller's pid namespace.
+func (p *Process) PID() int { return p.pid }

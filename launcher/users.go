@@ -1,0 +1,72 @@
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/moby/sys/user"
+	"golang.org/x/sys/unix"
+)
+
+// identity is who a command runs as inside the sandbox.
+type identity struct {
+	uid, gid int
+	groups   []int
+	home     string
+}
+
+// maxDatabase bounds /etc/passwd and /etc/group of an image: they are strangers' files.
+const maxDatabase = 4 << 20
+
+// lookupIdentity resolves USER[:GROUP] in the root's user database. max is the highest id that the map has.
+func lookupIdentity(r root, spec string, max int) (*identity, error) {
+	open := func(name string) (io.ReadCloser, error) {
+		f, err := r.open(name, unix.O_RDONLY|unix.O_NONBLOCK)
+		if err != nil {
+			if errors.Is(err, os.ErrNotExist) {
+				return io.NopCloser(eof{}), nil
+			}
+			return nil, err
+		}
+		if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+			f.Close()
+			return nil, fmt.Errorf("%s in the image is not a file", name)
+		}
+		return f, nil
+	}
+	passwd, err := open("/etc/passwd")
+	if err != nil {
+		return nil, err
+	}
+	defer passwd.Close()
+	group, err := open("/etc/group")
+	if err != nil {
+		return nil, err
+	}
+	defer group.Close()
+	for _, c := range spec {
+		if c < ' ' || c == 0x7f {
+			return nil, &Error{Message: fmt.Sprintf("user %q contains a control character", spec), Exit: ExitWhisk}
+		}
+	}
+	u, err := user.GetExecUser(spec, &user.ExecUser{Home: "/"}, io.LimitReader(passwd, maxDatabase), io.LimitReader(group, maxDatabase))
+	if err != nil {
+		return nil, &Error{Message: fmt.Sprintf("cannot run as user %q: %v", spec, err), Hint: "name a user of the image, or a number", Exit: ExitWhisk}
+	}
+	for _, id := range append([]int{u.Uid, u.Gid}, u.Sgids...) {
+		if id < 0 || id > max {
+			hint := "use an id between 0 and 65536"
+			if max == 0 {
+				hint = "without sub-ids a sandbox has user 0 only; see docs/user-namespaces.md"
+			}
+			return nil, &Error{Message: fmt.Sprintf("cannot run as user %q: id %d is not mapped in this user namespace", spec, id), Hint: hint, Exit: ExitWhisk}
+		}
+	}
+	return &identity{uid: u.Uid, gid: u.Gid, groups: u.Sgids, home: u.Home}, nil
+}
+
+type eof struct{}
+
+func (eof) Read([]byte) (int, error) { return 0, io.EOF }
