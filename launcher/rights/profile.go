@@ -25,17 +25,17 @@ func oldestKernel() [2]uint64 { return [2]uint64{4, 8} }
 
 // filterFor chooses or compiles the filter.
 func filterFor(r Request, caps uint64, m machine) ([]unix.SockFilter, uint, error) {
+	if r.Seccomp == "" && caps&excepted == DefaultCaps&excepted && !older(m.kernel, oldestKernel()) {
+		if filter, ok := generated(m.arch, r.FakeOwnership); ok {
+			return filter, 0, nil
+		}
+	}
 	abi, err := abiOf(m.arch)
 	if err != nil {
 		return nil, 0, err
 	}
 	switch r.Seccomp {
 	case "":
-		if caps&excepted == DefaultCaps&excepted && !older(m.kernel, oldestKernel()) {
-			if filter, ok := generated(m.arch, r.FakeOwnership); ok {
-				return filter, 0, nil
-			}
-		}
 		filter, err := defaultFilter(abi, caps, m.kernel, r.FakeOwnership)
 		return filter, 0, err
 	case "unconfined":
@@ -264,7 +264,7 @@ func (p *policy) closeTerminalInput(abi abi) {
 		closed = append(closed, rule{[]cond{{arg: 1, op: specs.OpEqualTo, mask: 0xffffffff, value: request}}, unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)})
 	}
 	v.rules = append(closed, v.rules...)
-	p.calls[nr] = v
+	p.calls[nr], p.last = v, max(p.last, nr)
 }
 
 // fakeOwnership answers with success, that is with errno 0, what one id cannot do.
