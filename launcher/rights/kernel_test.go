@@ -60,7 +60,6 @@ func probes() []probe {
 		{"a call that no kernel has", 4000, [4]uintptr{}, unix.ENOSYS, unix.ENOSYS, unix.ENOSYS},
 		{"fchownat", unix.SYS_FCHOWNAT, [4]uintptr{nowhere - 99, missing, 1, 1}, unix.ENOENT, unix.ENOENT, 0},
 		{"fchown", unix.SYS_FCHOWN, [4]uintptr{nowhere, 1, 1}, unix.EBADF, unix.EBADF, 0},
-		{"setgroups(too many)", unix.SYS_SETGROUPS, [4]uintptr{1 << 20}, unix.EINVAL, unix.EINVAL, 0},
 	}
 }
 
