@@ -66,6 +66,7 @@ type Mount struct {
 	NoCopy   bool   // volume: do not fill it with the image's content on first use
 	Size     int64  // tmpfs: bytes; 0: half of memory
 	Mode     uint32 // tmpfs: permission bits; 0: 01777
+	NoExec   bool   // tmpfs: nothing in it can be executed
 	Create   bool   // bind: make a missing source folder (docker's -v does; --mount and whisk.toml do not)
 }
 

@@ -1,0 +1,183 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// LoadOptions is what a file's meaning depends on besides its bytes.
+type LoadOptions struct {
+	LookupEnv Lookup // the environment, os.LookupEnv; it wins over .env. Nil: empty
+	Home      string // what ~ stands for; empty: ~ is a fault
+}
+
+// maxFile bounds what is read: a whisk.toml is written by hand.
+const maxFile = 1 << 20
+
+// Load reads and checks the whisk.toml at path, with the .env beside it and the env_files it names. The error is
+// Errors, with every fault found, or that of reading path itself. Faults name path as it is given. Load is safe for
+// concurrent use and reads nothing but these files; it does not ask whether mount sources exist.
+func Load(path string, opts LoadOptions) (*Project, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading project: %w", err)
+	}
+	file, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading project: %w", err)
+	}
+	src := newSource(path, data)
+	lookup, dotenvFaults := withDotenv(filepath.Join(filepath.Dir(path), ".env"), opts.LookupEnv)
+	l := &loader{
+		decoder: decoder{source: src, dir: filepath.Dir(file), home: opts.Home, lookup: lookup},
+		project: &Project{Name: DefaultName(filepath.Dir(file)), File: file, Dir: filepath.Dir(file), Egress: "all"},
+		nameDir: filepath.Dir(path),
+	}
+	doc := parseDocument(src)
+	l.broken = doc.broken
+	l.file(doc.root)
+	l.check()
+	if faults := append(src.errs, dotenvFaults...); len(faults) > 0 {
+		return nil, faults.sorted(path)
+	}
+	return l.project, nil
+}
+
+// readFile reads a file of at most maxFile bytes.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	if info.Size() > maxFile {
+		return nil, fmt.Errorf("%s is larger than 1 MiB", path)
+	}
+	return os.ReadFile(path)
+}
+
+// withDotenv returns a lookup that asks env first and then the .env file at path, which may be missing.
+func withDotenv(path string, env Lookup) (Lookup, Errors) {
+	data, err := readFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return env, nil
+	}
+	var entries []string
+	if err == nil {
+		entries, err = ParseEnvFile(path, data, env)
+	}
+	var faults Errors
+	if err != nil && !errors.As(err, &faults) {
+		faults = Errors{{File: path, Line: 1, Column: 1, Msg: "reading it: " + err.Error()}}
+	}
+	values := make(map[string]string, len(entries))
+	for _, e := range entries {
+		k, v := cutEntry(e)
+		values[k] = v
+	}
+	return func(name string) (string, bool) {
+		if env != nil {
+			if v, ok := env(name); ok {
+				return v, true
+			}
+		}
+		v, ok := values[name]
+		return v, ok
+	}, faults
+}
+
+// loader reads one whisk.toml.
+type loader struct {
+	decoder
+	project *Project
+	nameDir string // the file's folder as faults name it
+	broken  bool   // after a syntax fault, nothing is said to be missing
+	apps    []*appPlaces
+	volumes *node // the table [volume], or nil
+}
+
+// file reads the tables of the whole file.
+func (l *loader) file(root *node) {
+	if len(root.fields) == 0 && !l.broken {
+		l.fail(0, "whisk init writes an example", "the file is empty; an app is a table [app.NAME] with an image")
+		return
+	}
+	table(&l.decoder, root, FileName, fileKeys(), l)
+	if root.index["app"] == nil && !l.broken {
+		l.fail(0, "whisk init writes an example", "there is no app; an app is a table [app.NAME] with an image")
+	}
+}
+
+// fileKeys are the keys and tables at the top of whisk.toml.
+func fileKeys() []key[loader] {
+	return []key[loader]{
+		{"name", func(d *decoder, n *node, l *loader) {
+			if s, ok := d.str(n, "name"); ok {
+				if err := ValidName(s); err != nil {
+					d.fail(n.offset, "", "project %v", err)
+				}
+				l.project.Name = s
+			}
+		}},
+		{"app", func(d *decoder, n *node, l *loader) { l.appTables(n) }},
+		{"network", func(d *decoder, n *node, l *loader) {
+			table(d, n, "[network]", networkKeys(), l.project)
+		}},
+		{"volume", func(d *decoder, n *node, l *loader) { l.volumeTables(n) }},
+	}
+}
+
+// networkKeys are the keys of [network].
+func networkKeys() []key[Project] {
+	return []key[Project]{
+		{"egress", func(d *decoder, n *node, p *Project) {
+			s, ok := d.str(n, "egress")
+			if !ok {
+				return
+			}
+			if err := validEgress(s); err != nil {
+				d.fail(n.offset, didYouMean(s, []string{"all", "none"}), "%v", err)
+				return
+			}
+			p.Egress = s
+		}},
+	}
+}
+
+func validEgress(s string) error {
+	if s != "all" && s != "none" {
+		return fmt.Errorf(`egress %q: want "all" or "none"`, clip(s))
+	}
+	return nil
+}
+
+// volumeTables reads [volume.NAME].
+func (l *loader) volumeTables(n *node) {
+	if !l.is(n, unstable.Table, "volume", "tables [volume.NAME]") {
+		return
+	}
+	l.volumes = n
+	for _, f := range n.fields {
+		if err := ValidName(f.key); err != nil {
+			l.fail(f.offset, "", "volume %v", err)
+		}
+		v := Volume{Name: f.key}
+		table(&l.decoder, f.value, fmt.Sprintf("[volume.%s]", clip(f.key)), volumeKeys(), &v)
+		l.project.Volumes = append(l.project.Volumes, v)
+	}
+}
+
+// volumeKeys are the keys of [volume.NAME].
+func volumeKeys() []key[Volume] {
+	return []key[Volume]{
+		{"labels", func(d *decoder, n *node, v *Volume) { d.labels(n, &v.Labels) }},
+		{"external", func(d *decoder, n *node, v *Volume) { d.boolean(n, "external", &v.External) }},
+	}
+}
