@@ -1,0 +1,43 @@
+# whisk is one static binary: `make build` is all of it. `make demo` shows it, `make test` proves it.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.0.0-dev)
+PREFIX  ?= $(HOME)/.local
+export CGO_ENABLED = 0
+
+# Tools that only development needs, fetched as Go modules.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GORELEASER  = github.com/goreleaser/goreleaser/v2@v2.18.2
+
+.PHONY: build install demo test test-needs vet lint bench snapshot clean
+
+build: ## the binary, ./whisk
+	go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o whisk .
+
+install: build ## the binary, where your PATH may find it
+	install -D -m 755 whisk $(DESTDIR)$(PREFIX)/bin/whisk
+
+demo: build ## two apps from whisk itself: no image, no network
+	./whisk demo -d
+
+test: test-needs vet ## everything, as an ordinary user even when root starts it
+	go test -timeout 30m ./...
+
+test-needs: ## what the tests run on: Debian packages (installed when root), fixture images (built once)
+	testdata/install
+	testdata/images/build
+
+vet:
+	go vet ./...
+
+lint: vet ## golangci-lint where there is one, else the part of it that Go brings or can fetch
+	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "gofmt -w $$files" >&2; exit 1; fi
+	@if command -v golangci-lint >/dev/null; then golangci-lint run; else go run $(STATICCHECK) ./...; fi
+
+bench: build ## whisk beside podman and bubblewrap; as root, since it makes a user and installs them
+	bench/run
+
+snapshot: ## what a release would ship, in ./dist
+	go run $(GORELEASER) release --snapshot --clean
+
+clean:
+	rm -rf whisk dist
