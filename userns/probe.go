@@ -53,7 +53,7 @@ type facts struct {
 	profile      string // AppArmor profile of this process: "docker-default (enforce)"
 	filtered     bool   // under a seccomp filter
 	chrooted     bool   // the root directory is not the root of a mount
-	kernelHas    bool   // /proc/self/ns/user is there
+	kernelHas    bool   // /proc/self/ns/user is there, or no /proc is to look at
 	unmappedSelf bool   // this process's own id has no meaning in its namespace
 }
 
@@ -71,8 +71,9 @@ func diagnose(at step, err error) error {
 	if unix.Statx(unix.AT_FDCWD, "/", 0, 0, &st) == nil && st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		f.chrooted = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0
 	}
+	_, noProc := os.Stat("/proc/self/ns")
 	_, e = os.Stat("/proc/self/ns/user")
-	f.kernelHas = e == nil
+	f.kernelHas = e == nil || noProc != nil
 	if own, e := os.ReadFile("/proc/self/uid_map"); e == nil && at == stepClone {
 		_, ok := outside(parseOwn(string(own)), uint32(os.Geteuid()))
 		f.unmappedSelf = !ok

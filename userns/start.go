@@ -76,7 +76,11 @@ func (m Map) Start(ctx context.Context, s Stage) (*Process, error) {
 		}
 	}()
 	if err := <-started; err != nil {
-		return nil, diagnose(stepClone, err)
+		switch err {
+		case syscall.EPERM, syscall.EACCES, syscall.ENOSPC, syscall.EUSERS, syscall.EINVAL, syscall.ENOSYS:
+			return nil, diagnose(stepClone, err)
+		}
+		return nil, fmt.Errorf("starting stage %s: %w", s.Name, err) // nothing to do with namespaces: no memory, no such Dir
 	}
 	if err := m.write(ctx, p.Pid); err != nil {
 		return nil, errors.Join(err, p.Kill(), p.gone())

@@ -37,6 +37,14 @@ func stages() map[string]func() error {
 		"stage-enter":  Enter,
 		"stage-sleep":  func() error { return errors.Join(Enter(), sleep()) },
 		"stage-parent": parent,
+
+		"stage-no-namespaces": func() error { return refusal(func() error { return setMax("0") }, Probe) },
+		"stage-used-up":       func() error { return refusal(func() error { return setMax("1") }, nested) },
+		"stage-chroot": func() error {
+			return refusal(func() error { return errors.Join(unix.Chroot("/usr"), os.Chdir("/")) }, Probe)
+		},
+		"stage-filtered":     func() error { return refusal(refuseUserNamespaces, Probe) },
+		"stage-no-new-privs": noPowerForHelpers,
 	}
 }
 
