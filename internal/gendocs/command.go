@@ -10,14 +10,14 @@ import (
 
 // command is what a shell needs to know of one command of the kong model. Hidden ones, and hidden flags, are not in it.
 type command struct {
-	path  string // "whisk volume ls" is " volume ls", whisk itself ""
-	name  string // the last word of path
-	help  string // one line
-	flags []flag // its own and those of the commands above it, by name
+	path  string   // "whisk volume ls" is " volume ls", whisk itself ""
+	name  string   // the last word of path
+	help  string   // one line
+	flags []option // its own and those of the commands above it, by name
 	subs  []command
 }
 
-type flag struct {
+type option struct {
 	long   string
 	short  rune // 0: none
 	help   string
@@ -30,13 +30,13 @@ func commands(node *kong.Node) command {
 	return read(node, "", node.Name, nil)
 }
 
-func read(node *kong.Node, path, name string, above []flag) command {
+func read(node *kong.Node, path, name string, above []option) command {
 	c := command{path: path, name: name, help: firstLine(node.Help), flags: slices.Clone(above)}
 	for _, f := range node.Flags {
 		if f.Hidden {
 			continue
 		}
-		own := flag{long: f.Name, short: f.Short, help: firstLine(f.Help), value: !f.IsBool() && !f.IsCounter()}
+		own := option{long: f.Name, short: f.Short, help: firstLine(f.Help), value: !f.IsBool() && !f.IsCounter()}
 		for v := range strings.SplitSeq(f.Enum, ",") {
 			if v = strings.TrimSpace(v); v != "" {
 				own.values = append(own.values, v)
@@ -47,10 +47,10 @@ func read(node *kong.Node, path, name string, above []flag) command {
 			if neg == "_" { // kong's word for the default prefix
 				neg = "no-" + f.Name
 			}
-			c.flags = append(c.flags, flag{long: neg, help: "do not: " + own.help})
+			c.flags = append(c.flags, option{long: neg, help: "do not: " + own.help})
 		}
 	}
-	slices.SortStableFunc(c.flags, func(a, b flag) int { return cmp.Compare(a.long, b.long) })
+	slices.SortStableFunc(c.flags, func(a, b option) int { return cmp.Compare(a.long, b.long) })
 	for _, child := range node.Children {
 		if child.Hidden || child.Type != kong.CommandNode {
 			continue
@@ -77,7 +77,7 @@ func (c command) all() []command {
 }
 
 // words returns every flag as it is typed.
-func (f flag) words() []string {
+func (f option) words() []string {
 	words := []string{"--" + f.long}
 	if f.short != 0 {
 		words = append(words, "-"+string(f.short))

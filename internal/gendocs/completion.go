@@ -127,7 +127,7 @@ func paths(root command) string {
 	return strings.Join(all, "|")
 }
 
-func flagPatterns(c command, f flag) string {
+func flagPatterns(c command, f option) string {
 	var all []string
 	for _, w := range f.words() {
 		all = append(all, quote(c.path+" "+w))
