@@ -1,0 +1,239 @@
+package slirp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	// localTTL is how long an app may remember where another is, in seconds: addresses change when apps are restarted.
+	localTTL = 5
+
+	// maxForwarded bounds questions at the host's resolver. Each waits for resolverTotal at most.
+	maxForwarded = 256
+
+	// dnsIdle closes a TCP connection that asks nothing more (RFC 7766 §6.2.3 asks for a few seconds).
+	dnsIdle = 8 * time.Second
+
+	// plainUDP is the size of an answer to who did not say how much it can take (RFC 1035 §2.3.4).
+	plainUDP = 512
+)
+
+// nameServer answers on the gateway's addresses: the network's own names itself, the rest from the host's resolver.
+type nameServer struct {
+	log      *slog.Logger
+	names    *names
+	resolver resolver
+	gateway  [2]netip.Addr
+	subnets  [2]netip.Prefix
+	forward  bool // whether other names may leave
+
+	ctx     context.Context
+	busy    chan struct{}
+	servers []*dns.Server
+	wg      sync.WaitGroup
+}
+
+// listen opens the sockets. It runs on the router's thread.
+func (s *nameServer) listen(ctx context.Context) error {
+	s.ctx = ctx
+	s.busy = make(chan struct{}, maxForwarded)
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(w, q) })
+	for _, gw := range s.gateway {
+		at := net.JoinHostPort(gw.String(), "53")
+		var lc net.ListenConfig
+		pc, err := lc.ListenPacket(ctx, "udp", at)
+		if err != nil {
+			return fmt.Errorf("serving DNS: %w", err)
+		}
+		s.servers = append(s.servers, &dns.Server{PacketConn: pc, Handler: handler, UDPSize: dns.DefaultMsgSize})
+		l, err := lc.Listen(ctx, "tcp", at)
+		if err != nil {
+			return fmt.Errorf("serving DNS: %w", err)
+		}
+		s.servers = append(s.servers, &dns.Server{Listener: l, Handler: handler, IdleTimeout: func() time.Duration { return dnsIdle }})
+	}
+	return nil
+}
+
+func (s *nameServer) start() {
+	for _, srv := range s.servers {
+		s.wg.Go(func() {
+			if err := srv.ActivateAndServe(); err != nil && s.ctx.Err() == nil {
+				s.log.Error("name server ended", "err", err)
+			}
+		})
+	}
+}
+
+func (s *nameServer) close() {
+	for _, srv := range s.servers {
+		// Shutdown would wait for questions under way, and fails on a server that has not begun.
+		if srv.PacketConn != nil {
+			srv.PacketConn.Close()
+		}
+		if srv.Listener != nil {
+			srv.Listener.Close()
+		}
+		_ = srv.Shutdown()
+	}
+	s.wg.Wait()
+}
+
+func (s *nameServer) serve(w dns.ResponseWriter, q *dns.Msg) {
+	m := s.answer(q)
+	if m == nil {
+		select {
+		case s.busy <- struct{}{}:
+			m = s.ask(q)
+			<-s.busy
+		default:
+			m = failure(q, dns.RcodeServerFailure)
+		}
+	}
+	if _, udp := w.LocalAddr().(*net.UDPAddr); udp {
+		size := plainUDP
+		if opt := q.IsEdns0(); opt != nil && int(opt.UDPSize()) > size {
+			size = int(opt.UDPSize())
+		}
+		m.Truncate(size)
+	}
+	if err := w.WriteMsg(m); err != nil && s.ctx.Err() == nil {
+		s.log.Debug("name not answered", "err", err)
+	}
+}
+
+func (s *nameServer) ask(q *dns.Msg) *dns.Msg {
+	m, err := s.resolver.ask(s.ctx, q)
+	if err != nil {
+		s.log.Debug("name not resolved", "name", q.Question[0].Name, "err", err)
+		return failure(q, dns.RcodeServerFailure)
+	}
+	return m
+}
+
+// answer answers what the network itself knows or forbids; nil means that the host's resolver is to be asked.
+func (s *nameServer) answer(q *dns.Msg) *dns.Msg {
+	if q.Opcode != dns.OpcodeQuery || q.Response {
+		return failure(q, dns.RcodeNotImplemented)
+	}
+	if len(q.Question) != 1 {
+		return failure(q, dns.RcodeFormatError)
+	}
+	question := q.Question[0]
+	name := canonical(question.Name)
+	if question.Qclass != dns.ClassINET {
+		return failure(q, dns.RcodeRefused)
+	}
+	if v4, v6, ok := s.lookup(name); ok {
+		return addresses(q, v4, v6)
+	}
+	if a, ok := reverseName(name); ok && (s.subnets[0].Contains(a) || s.subnets[1].Contains(a)) {
+		return s.pointer(q, a)
+	}
+	if name == "whisk.internal" || strings.HasSuffix(name, ".whisk.internal") {
+		return failure(q, dns.RcodeNameError)
+	}
+	if !s.forward {
+		// "No such name" ends a resolver's search at once; REFUSED makes it try again and report a temporary failure.
+		m := failure(q, dns.RcodeNameError)
+		if opt := m.IsEdns0(); opt != nil {
+			opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeProhibited, ExtraText: "egress is none"})
+		}
+		return m
+	}
+	return nil
+}
+
+func (s *nameServer) lookup(name string) (v4, v6 []netip.Addr, ok bool) {
+	if name == hostName {
+		return s.gateway[:1], s.gateway[1:], true
+	}
+	return s.names.lookup(name)
+}
+
+// addresses answers with records of the type asked for; other types exist, and are empty (NODATA).
+func addresses(q *dns.Msg, v4, v6 []netip.Addr) *dns.Msg {
+	m := reply(q)
+	head := dns.RR_Header{Name: q.Question[0].Name, Class: dns.ClassINET, Ttl: localTTL}
+	switch q.Question[0].Qtype {
+	case dns.TypeA:
+		head.Rrtype = dns.TypeA
+		for _, a := range v4 {
+			m.Answer = append(m.Answer, &dns.A{Hdr: head, A: a.AsSlice()})
+		}
+	case dns.TypeAAAA:
+		head.Rrtype = dns.TypeAAAA
+		for _, a := range v6 {
+			m.Answer = append(m.Answer, &dns.AAAA{Hdr: head, AAAA: a.AsSlice()})
+		}
+	}
+	return m
+}
+
+func (s *nameServer) pointer(q *dns.Msg, a netip.Addr) *dns.Msg {
+	name, ok := s.names.reverse(a)
+	if a == s.gateway[0] || a == s.gateway[1] {
+		name, ok = hostName, true
+	}
+	if !ok {
+		return failure(q, dns.RcodeNameError)
+	}
+	m := reply(q)
+	if q.Question[0].Qtype == dns.TypePTR {
+		m.Answer = []dns.RR{&dns.PTR{Hdr: dns.RR_Header{Name: q.Question[0].Name, Class: dns.ClassINET, Rrtype: dns.TypePTR, Ttl: localTTL}, Ptr: dns.Fqdn(name)}}
+	}
+	return m
+}
+
+func reply(q *dns.Msg) *dns.Msg {
+	m := new(dns.Msg)
+	m.SetReply(q)
+	m.RecursionAvailable = true
+	if opt := q.IsEdns0(); opt != nil {
+		m.SetEdns0(dns.DefaultMsgSize, opt.Do())
+	}
+	return m
+}
+
+func failure(q *dns.Msg, code int) *dns.Msg {
+	m := reply(q)
+	m.Rcode = code
+	return m
+}
+
+// reverseName reads an address out of a canonical name under in-addr.arpa or ip6.arpa.
+func reverseName(name string) (netip.Addr, bool) {
+	if s, ok := strings.CutSuffix(name, ".in-addr.arpa"); ok {
+		parts := strings.Split(s, ".")
+		if len(parts) != 4 {
+			return netip.Addr{}, false
+		}
+		a, err := netip.ParseAddr(parts[3] + "." + parts[2] + "." + parts[1] + "." + parts[0])
+		return a, err == nil && a.Is4()
+	}
+	s, ok := strings.CutSuffix(name, ".ip6.arpa")
+	if !ok || len(s) != 63 {
+		return netip.Addr{}, false
+	}
+	var text []byte
+	for i := 62; i >= 0; i -= 2 {
+		if i > 0 && s[i-1] != '.' {
+			return netip.Addr{}, false
+		}
+		text = append(text, s[i])
+		if n := 32 - i/2; n%4 == 0 && n < 32 {
+			text = append(text, ':')
+		}
+	}
+	a, err := netip.ParseAddr(string(text))
+	return a, err == nil
+}

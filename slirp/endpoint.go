@@ -1,0 +1,166 @@
+package slirp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+)
+
+// AttachOptions say how a sandbox joins a network.
+type AttachOptions struct {
+	NetNS   int        // descriptor of the sandbox's network namespace, which belongs to the caller's user namespace; not kept
+	Name    string     // DNS label; unique in the network, or empty
+	Aliases []string   // more names, which several sandboxes may share
+	IPv4    netip.Addr // address wished for; the zero Addr: any
+}
+
+// Endpoint is a sandbox's place on a network.
+type Endpoint struct {
+	network *Network
+	name    string
+	aliases []string
+	v4, v6  netip.Addr
+	index   int // of the link on the router's side
+
+	mu        sync.Mutex
+	published []*Published
+	closed    bool
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Attach gives the namespace of a sandbox an eth0 with an address of each family, routes and a loopback that is up. The
+// addresses work when it returns.
+func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases}
+	if err := n.reserve(e, a.IPv4); err != nil {
+		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
+	}
+	if err := n.link(e, a.NetNS); err != nil {
+		n.release(e)
+		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
+	}
+	return e, nil
+}
+
+// reserve gives e its addresses, names and link number.
+func (n *Network) reserve(e *Endpoint, wish netip.Addr) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return errThreadGone
+	}
+	var err error
+	if e.v4, err = n.chooseAddress(wish); err != nil {
+		return err
+	}
+	e.v6 = sixFor(n.plan, e.v4)
+	if err := n.names.add(e); err != nil {
+		return err
+	}
+	n.endpoints[e.v4] = e
+	e.index = n.nextIndex
+	n.nextIndex++
+	return nil
+}
+
+// chooseAddress returns wish if that is free, or else the lowest free address.
+func (n *Network) chooseAddress(wish netip.Addr) (netip.Addr, error) {
+	usable := func(a netip.Addr) bool { // not the network's, the router's or the broadcast address
+		return n.plan.v4.Contains(a) && n.plan.v4.Contains(a.Next()) && a.Compare(n.plan.gw4) > 0
+	}
+	if wish.IsValid() {
+		wish = wish.Unmap()
+		if !usable(wish) {
+			return netip.Addr{}, fmt.Errorf("address %s is not one for sandboxes in %s", wish, n.plan.v4)
+		}
+		if other := n.endpoints[wish]; other != nil {
+			return netip.Addr{}, fmt.Errorf("address %s belongs to %q", wish, other.name)
+		}
+		return wish, nil
+	}
+	for a := n.plan.gw4.Next(); usable(a); a = a.Next() {
+		if n.endpoints[a] == nil {
+			return a, nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("no address is left in %s", n.plan.v4)
+}
+
+// sixFor puts the host part of an IPv4 address, as a number, into the IPv6 subnet: 10.1.2.3 is …::3.
+func sixFor(p plan, v4 netip.Addr) netip.Addr {
+	out, part, base := p.v6.Addr().As16(), v4.As4(), p.v4.Addr().As4()
+	for i := range part {
+		out[12+i] |= part[i] &^ base[i]
+	}
+	return netip.AddrFrom16(out)
+}
+
+func (n *Network) release(e *Endpoint) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.names.remove(e)
+	delete(n.endpoints, e.v4)
+}
+
+// link makes the pair and brings both ends up.
+func (n *Network) link(e *Endpoint, netns int) error {
+	return n.thread.do(func() error {
+		if err := n.router.run(sandboxLink(e.index, netns)); err != nil {
+			return err
+		}
+		err := n.router.run(routerSide(n.plan, e.index, e.v4, e.v6)...)
+		if err == nil {
+			err = n.thread.in(netns, func() error {
+				s, err := openRouteSocket()
+				if err != nil {
+					return err
+				}
+				defer s.close()
+				return s.run(sandboxSide(n.plan, e.v4, e.v6)...)
+			})
+		}
+		if err != nil {
+			return errors.Join(err, n.router.run(linkDelete(e.index)))
+		}
+		return nil
+	})
+}
+
+// IPv4 returns the sandbox's IPv4 address.
+func (e *Endpoint) IPv4() netip.Addr { return e.v4 }
+
+// IPv6 returns the sandbox's IPv6 address.
+func (e *Endpoint) IPv6() netip.Addr { return e.v6 }
+
+// Close takes the sandbox off the network: its published ports, connections, names and link go. The kernel takes tens of
+// milliseconds for the link. A sandbox whose namespace has gone already is no error.
+func (e *Endpoint) Close() error {
+	e.closeOnce.Do(func() {
+		n := e.network
+		e.unpublish()
+		n.gate.endSource(e.v4, e.v6)
+		err := n.thread.do(func() error { return n.router.run(linkDelete(e.index)) })
+		if !linkGone(err) {
+			e.closeErr = fmt.Errorf("detaching %q: %w", e.name, err)
+		}
+		n.release(e)
+	})
+	return e.closeErr
+}
+
+// unpublish closes the published ports, and every one to come.
+func (e *Endpoint) unpublish() {
+	e.mu.Lock()
+	ports := e.published
+	e.published, e.closed = nil, true
+	e.mu.Unlock()
+	for _, p := range ports {
+		p.Close()
+	}
+}

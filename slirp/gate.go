@@ -1,0 +1,117 @@
+package slirp
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// gate reads the uplink: every packet that leaves the network passes here, the first of each flow before the policy.
+//
+//	            ┌─ deny ──▶ RST or ICMP
+//	uplink ─▶ gate ─ allow ─┬─ TCP ──▶ tcpFlows ──▶ netstack
+//	            └─ drop     ├─ UDP ──▶ udpFlows
+//	                        └─ ICMP ─▶ echoFlows
+type gate struct {
+	ctx     context.Context // of the network's life
+	log     *slog.Logger
+	up      *uplink
+	egress  string
+	subnets [2]netip.Prefix
+	isHost  func(netip.Addr) bool
+
+	tcp  tcpFlows
+	udp  udpFlows
+	echo echoFlows
+	wg   sync.WaitGroup // every goroutine of a flow
+}
+
+func newGate(ctx context.Context, log *slog.Logger, up *uplink, egress string, subnets [2]netip.Prefix, isHost func(netip.Addr) bool) *gate {
+	g := &gate{ctx: ctx, log: log, up: up, egress: egress, subnets: subnets, isHost: isHost}
+	g.tcp.init(g)
+	g.udp.init(g)
+	g.echo.init(g)
+	return g
+}
+
+// run reads packets until the uplink is closed.
+func (g *gate) run() {
+	buf := make([]byte, maxFrame)
+	for {
+		b, err := g.up.read(buf)
+		if err != nil {
+			if g.ctx.Err() == nil {
+				g.log.Error("network lost its uplink", "err", err)
+			}
+			return
+		}
+		p, err := parsePacket(b)
+		if err != nil {
+			continue // nothing that could be answered
+		}
+		g.handle(p)
+	}
+}
+
+// handle takes one packet; its bytes are the reader's again when it returns.
+func (g *gate) handle(p packet) {
+	switch p.proto {
+	case protoTCP:
+		if flags := header.TCP(p.transport).Flags(); flags&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) == header.TCPFlagSyn {
+			g.tcp.syn(p)
+		} else {
+			g.tcp.segment(p)
+		}
+	case protoUDP:
+		g.udp.datagram(p)
+	default:
+		g.echo.request(p)
+	}
+}
+
+// admit asks the policy about a flow's first packet and answers it if the flow may not be.
+func (g *gate) admit(p packet) bool {
+	switch decide(g.egress, g.subnets, p.flow, g.isHost) {
+	case allow:
+		return true
+	case deny:
+		g.log.Debug("egress denied", "protocol", p.proto, "from", p.src, "to", p.dst)
+		if p.proto == protoTCP {
+			g.answer(resetPacket(p))
+		} else {
+			g.answer(unreachablePacket(p, prohibited))
+		}
+	}
+	return false
+}
+
+// answer puts a packet made here on the link.
+func (g *gate) answer(ip []byte) {
+	if ip == nil {
+		return
+	}
+	if err := g.up.write(offload{}, ip); err != nil && g.ctx.Err() == nil {
+		g.log.Debug("packet not delivered", "err", err)
+	}
+}
+
+// endSource ends the flows of a sandbox that is gone.
+func (g *gate) endSource(addrs ...netip.Addr) {
+	for _, a := range addrs {
+		ours := func(f flow) bool { return f.src.Addr() == a }
+		g.tcp.end(a)
+		g.udp.flows.endWhere(ours)
+		g.echo.flows.endWhere(ours)
+	}
+}
+
+// close ends every flow. The context and the uplink are closed before.
+func (g *gate) close() {
+	g.udp.flows.close()
+	g.echo.flows.close()
+	g.wg.Wait() // relays reset both halves when the context ends
+	g.tcp.carrier.close()
+}

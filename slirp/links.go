@@ -1,0 +1,235 @@
+package slirp
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// linkMTU lets an IPv4 datagram of the largest size (65,507 bytes of UDP) through without fragments, and is the most
+	// that a veth takes. Nothing on these links is ever serialised onto a wire.
+	linkMTU = 65535
+
+	// Link numbers are chosen, not asked for, which saves a round trip. They start high because some kernels put
+	// tunnel devices (sit0, tunl0) into every new namespace.
+	indexLoopback = 1
+	indexNear     = 100 // router's end of the uplink
+	indexFar      = 101 // the end that the packet socket reads
+	indexSandbox  = 100 // eth0 in a sandbox
+	indexFirst    = 200 // router's end of the first sandbox's link
+)
+
+// The uplink's two ends have different addresses and no ARP, so frames from the near end carry the near end's own
+// address (arp(7): a NOARP device is its own neighbour). On the far end the kernel takes them for somebody else's and
+// drops them before its IP stack, but the packet socket has seen them.
+//
+// A sandbox's link is the opposite: both ends have the same address, so without any neighbour entry each frame is
+// for its receiver.
+var (
+	macNear = net.HardwareAddr{0x02, 'w', 'h', 's', 0, 1}
+	macFar  = net.HardwareAddr{0x02, 'w', 'h', 's', 0, 2}
+)
+
+func macSandbox(index int) net.HardwareAddr {
+	return net.HardwareAddr{0x02, 'w', byte(index >> 24), byte(index >> 16), byte(index >> 8), byte(index)}
+}
+
+// uplinkNext4 and uplinkNext6 are the next hops of the router's default routes. Nobody has them: the near end
+// resolves no addresses. One next hop keeps the kernel at one neighbour entry instead of one per destination.
+var (
+	uplinkNext4 = netip.MustParseAddr("169.254.1.1")
+	uplinkNext6 = netip.MustParseAddr("fe80::1")
+)
+
+// addrGenNone keeps the kernel from making link-local IPv6 addresses and probing for them (in6_addr_gen_mode).
+const addrGenNone = 1
+
+// inetConf is an index into the kernel's per-device IPv4 settings (enum in linux/ip.h). They go with the link's
+// netlink message, so no file of /proc/sys needs to be writable.
+const (
+	inetConfForwarding    = 1
+	inetConfAcceptRedir   = 4
+	inetConfSendRedirects = 6
+	inetConfRPFilter      = 8
+)
+
+// plan is the subnet of a network as the kernel's links need it.
+type plan struct {
+	v4, v6   netip.Prefix
+	gw4, gw6 netip.Addr
+}
+
+func vethPair(what, name string, index int, mac net.HardwareAddr, peerName string, peerIndex int, peerMAC net.HardwareAddr, peerNS int) request {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
+	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+	peer := data.AddRtAttr(nl.VETH_INFO_PEER, nil)
+	child := nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
+	child.Index = int32(peerIndex)
+	peer.AddRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(peerName))
+	peer.AddRtAttr(unix.IFLA_MTU, nl.Uint32Attr(linkMTU))
+	peer.AddRtAttr(unix.IFLA_ADDRESS, peerMAC)
+	if peerNS >= 0 {
+		peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(peerNS)))
+	}
+	return newRequest(what, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, msg,
+		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)),
+		nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(linkMTU)),
+		nl.NewRtAttr(unix.IFLA_ADDRESS, mac),
+		info)
+}
+
+// linkUp brings a link up without ARP and with the given IPv4 settings.
+func linkUp(what string, index int, conf map[int]uint32) request {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	msg.Flags = unix.IFF_UP
+	msg.Change = unix.IFF_UP
+	if index == indexLoopback {
+		return newRequest(what, unix.RTM_NEWLINK, 0, msg)
+	}
+	msg.Flags |= unix.IFF_NOARP
+	msg.Change |= unix.IFF_NOARP
+	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	spec.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(addrGenNone))
+	if len(conf) > 0 {
+		settings := spec.AddRtAttr(unix.AF_INET, nil).AddRtAttr(unix.IFLA_INET_CONF, nil)
+		for k, v := range conf {
+			settings.AddRtAttr(k, nl.Uint32Attr(v))
+		}
+	}
+	return newRequest(what, unix.RTM_NEWLINK, 0, msg, spec)
+}
+
+func linkDelete(index int) request {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	return newRequest("removing the sandbox's link", unix.RTM_DELLINK, 0, msg)
+}
+
+func address(what string, index int, p netip.Prefix) request {
+	family := unix.AF_INET
+	if p.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	msg := nl.NewIfAddrmsg(family)
+	msg.Index = uint32(index)
+	msg.Prefixlen = uint8(p.Bits())
+	msg.Flags = unix.IFA_F_NODAD
+	a := p.Addr().AsSlice()
+	return newRequest(what, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, msg, nl.NewRtAttr(unix.IFA_LOCAL, a), nl.NewRtAttr(unix.IFA_ADDRESS, a))
+}
+
+// route is what a route request says; via, from and index may be left out.
+type route struct {
+	what  string
+	to    netip.Prefix
+	kind  uint8 // RTN_*
+	index int
+	via   netip.Addr
+	from  netip.Addr
+}
+
+func (r route) request() request {
+	msg := nl.NewRtMsg()
+	msg.Family = unix.AF_INET
+	if r.to.Addr().Is6() {
+		msg.Family = unix.AF_INET6
+	}
+	msg.Dst_len = uint8(r.to.Bits())
+	msg.Type = r.kind
+	msg.Scope = unix.RT_SCOPE_UNIVERSE
+	var attrs []nl.NetlinkRequestData
+	if r.to.Bits() > 0 {
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_DST, r.to.Addr().AsSlice()))
+	}
+	if r.via.IsValid() {
+		msg.Flags |= unix.RTNH_F_ONLINK
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_GATEWAY, r.via.AsSlice()))
+	} else if r.kind == unix.RTN_UNICAST && msg.Family == unix.AF_INET {
+		msg.Scope = unix.RT_SCOPE_LINK
+	}
+	if r.from.IsValid() {
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_PREFSRC, r.from.AsSlice()))
+	}
+	if r.index != 0 {
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(r.index))))
+	}
+	q := newRequest(r.what, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, msg)
+	for _, a := range attrs {
+		q.msg.AddData(a)
+	}
+	return q
+}
+
+var (
+	anywhere4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	anywhere6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+)
+
+func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// routerPlan is everything the router namespace needs before its first sandbox.
+func routerPlan(p plan) []request {
+	conf := map[int]uint32{inetConfForwarding: 1, inetConfRPFilter: 1, inetConfSendRedirects: 0, inetConfAcceptRedir: 0}
+	return []request{
+		vethPair("making the uplink", "up", indexNear, macNear, "far", indexFar, macFar, -1),
+		linkUp("bringing the router's loopback up", indexLoopback, nil),
+		linkUp("bringing the uplink up", indexNear, conf),
+		linkUp("bringing the uplink's far end up", indexFar, nil),
+		address("giving the router its IPv4 address", indexLoopback, host(p.gw4)),
+		address("giving the router its IPv6 address", indexLoopback, host(p.gw6)),
+		// Addresses of the subnet that no sandbox has must not leave by the default route.
+		route{"closing the subnet", p.v4.Masked(), unix.RTN_UNREACHABLE, 0, netip.Addr{}, netip.Addr{}}.request(),
+		route{"closing the IPv6 subnet", p.v6.Masked(), unix.RTN_UNREACHABLE, indexLoopback, netip.Addr{}, netip.Addr{}}.request(),
+		route{"routing to the uplink", anywhere4, unix.RTN_UNICAST, indexNear, uplinkNext4, p.gw4}.request(),
+		route{"routing IPv6 to the uplink", anywhere6, unix.RTN_UNICAST, indexNear, uplinkNext6, p.gw6}.request(),
+	}
+}
+
+// sandboxLink is the pair between router and sandbox, made from the router's side; index is the router's end.
+func sandboxLink(index, netns int) request {
+	mac := macSandbox(index)
+	return vethPair("making the sandbox's link", fmt.Sprintf("app%d", index), index, mac, "eth0", indexSandbox, mac, netns)
+}
+
+// routerSide finishes the router's end of a sandbox's link.
+func routerSide(p plan, index int, v4, v6 netip.Addr) []request {
+	// Strict source checks: a packet may enter only where a route to its source leads out (RFC 3704), so no sandbox
+	// can speak in another's name.
+	conf := map[int]uint32{inetConfForwarding: 1, inetConfRPFilter: 1, inetConfSendRedirects: 0, inetConfAcceptRedir: 0}
+	return []request{
+		linkUp("bringing the router's side up", index, conf),
+		route{"routing to the sandbox", host(v4), unix.RTN_UNICAST, index, netip.Addr{}, p.gw4}.request(),
+		route{"routing IPv6 to the sandbox", host(v6), unix.RTN_UNICAST, index, netip.Addr{}, p.gw6}.request(),
+	}
+}
+
+// sandboxSide is what the sandbox's own namespace needs. The whole subnet is on the link: without ARP every frame goes
+// to the router anyway, and programs that ask for their subnet (PostgreSQL's samenet) see the true one.
+func sandboxSide(p plan, v4, v6 netip.Addr) []request {
+	return []request{
+		linkUp("bringing the sandbox's loopback up", indexLoopback, nil),
+		linkUp("bringing the sandbox's link up", indexSandbox, nil),
+		address("giving the sandbox its IPv4 address", indexSandbox, netip.PrefixFrom(v4, p.v4.Bits())),
+		address("giving the sandbox its IPv6 address", indexSandbox, netip.PrefixFrom(v6, p.v6.Bits())),
+		route{"routing the sandbox's traffic", anywhere4, unix.RTN_UNICAST, indexSandbox, p.gw4, netip.Addr{}}.request(),
+		route{"routing the sandbox's IPv6 traffic", anywhere6, unix.RTN_UNICAST, indexSandbox, p.gw6, netip.Addr{}}.request(),
+	}
+}
+
+// forwardIPv6 lets the router pass IPv6 on, which has no netlink message. It runs in the router namespace; /proc/sys
+// shows the caller's namespace.
+func forwardIPv6() error {
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0); err != nil {
+		return fmt.Errorf("switching IPv6 forwarding on: %w", err)
+	}
+	return nil
+}

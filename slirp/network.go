@@ -1,0 +1,179 @@
+package slirp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Config says what a network is like.
+type Config struct {
+	Name       string       // DNS zone of the sandboxes' full names; may be empty
+	IPv4       netip.Prefix // subnet, /8 to /29; see ChoosePrefixes. The router has its first address
+	IPv6       netip.Prefix // subnet, at most /112
+	Egress     string       // "all" (also ""): everything but the host itself, link-local and cloud metadata; "none": nothing
+	Log        *slog.Logger // nil: no log
+	ResolvConf string       // the host's resolv.conf(5); empty: /etc/resolv.conf
+}
+
+// Network is a router namespace with its subnet, name server and way out. Its methods may be called by several
+// goroutines at once. There is no way to use it but New.
+type Network struct {
+	config Config
+	plan   plan
+	log    *slog.Logger
+
+	cancel context.CancelFunc
+	ctx    context.Context
+	thread *thread
+	router *routeSocket // in the router namespace
+	host   *netlink.Handle
+	gate   *gate
+	names  *names
+	dns    *nameServer
+	wg     sync.WaitGroup
+
+	mu        sync.Mutex
+	endpoints map[netip.Addr]*Endpoint // by IPv4 address
+	nextIndex int
+	closed    bool
+	closeOnce sync.Once
+}
+
+// New makes a network. The caller is root, with CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE and CAP_SYS_ADMIN, in a
+// user namespace, which need not be the host's, and in the network namespace that the network is to reach the world
+// from. The network lives until Close; ctx only bounds the making.
+func New(ctx context.Context, c Config) (*Network, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.ResolvConf == "" {
+		c.ResolvConf = "/etc/resolv.conf"
+	}
+	if c.Egress == "" {
+		c.Egress = "all"
+	}
+	p, err := newPlan(c)
+	if err != nil {
+		return nil, err
+	}
+	n := &Network{config: c, plan: p, log: c.Log, names: newNames(c.Name), endpoints: make(map[netip.Addr]*Endpoint), nextIndex: indexFirst}
+	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := n.open(); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	n.dns.start()
+	n.wg.Go(n.gate.run)
+	return n, nil
+}
+
+func newPlan(c Config) (plan, error) {
+	p := plan{v4: c.IPv4.Masked(), v6: c.IPv6.Masked()}
+	if !p.v4.Addr().Is4() || p.v4.Bits() < 8 || p.v4.Bits() > 29 {
+		return plan{}, fmt.Errorf("network %q: IPv4 subnet %q is not a /8 to /29", c.Name, c.IPv4)
+	}
+	if !p.v6.Addr().Is6() || p.v6.Addr().Is4In6() || p.v6.Bits() > 112 {
+		return plan{}, fmt.Errorf("network %q: IPv6 subnet %q is not at most a /112", c.Name, c.IPv6)
+	}
+	if c.Egress != "all" && c.Egress != "none" {
+		return plan{}, fmt.Errorf("network %q: egress %q is neither all nor none", c.Name, c.Egress)
+	}
+	p.gw4, p.gw6 = p.v4.Addr().Next(), p.v6.Addr().Next()
+	return p, nil
+}
+
+func (n *Network) open() (err error) {
+	if n.host, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("opening the host's routes: %w", err)
+	}
+	if n.thread, err = startThread(); err != nil {
+		return err
+	}
+	n.dns = &nameServer{log: n.log, names: n.names, resolver: resolver{path: n.config.ResolvConf},
+		gateway: [2]netip.Addr{n.plan.gw4, n.plan.gw6}, subnets: [2]netip.Prefix{n.plan.v4, n.plan.v6}, forward: n.config.Egress == "all"}
+	return n.thread.do(func() error {
+		if n.router, err = openRouteSocket(); err != nil {
+			return err
+		}
+		if err := n.router.run(routerPlan(n.plan)...); err != nil {
+			return err
+		}
+		if err := forwardIPv6(); err != nil {
+			n.log.Warn("sandboxes have no IPv6 beyond themselves", "err", err)
+		}
+		if err := noDatagramOffload("up"); err != nil {
+			n.log.Debug("datagrams stay uncut", "err", err)
+		}
+		up, err := openUplink()
+		if err != nil {
+			return err
+		}
+		n.gate = newGate(n.ctx, n.log, up, n.config.Egress, n.dns.subnets, n.isHost)
+		return n.dns.listen(n.ctx)
+	})
+}
+
+// isHost asks the kernel whether it would deliver to an address here. That knows what no list of addresses does: local
+// routes, broadcast addresses, and the address that came a moment ago. An address without a route is not the host's.
+func (n *Network) isHost(a netip.Addr) bool {
+	routes, err := n.host.RouteGet(net.IP(a.AsSlice()))
+	if err != nil {
+		return false
+	}
+	for _, r := range routes {
+		switch r.Type {
+		case unix.RTN_LOCAL, unix.RTN_BROADCAST, unix.RTN_ANYCAST, unix.RTN_MULTICAST:
+			return true
+		}
+	}
+	return false
+}
+
+// Gateway returns the router's addresses, which are the name server's too.
+func (n *Network) Gateway() (v4, v6 netip.Addr) { return n.plan.gw4, n.plan.gw6 }
+
+// Close ends every connection and takes the network down: afterwards there is no goroutine, descriptor or namespace of
+// it, but for what sandboxes hold of theirs.
+func (n *Network) Close() error {
+	n.closeOnce.Do(func() {
+		n.mu.Lock()
+		n.closed = true
+		var all []*Endpoint
+		for _, e := range n.endpoints {
+			all = append(all, e)
+		}
+		n.mu.Unlock()
+		n.cancel()
+		for _, e := range all {
+			e.unpublish()
+		}
+		if n.dns != nil {
+			n.dns.close()
+		}
+		if n.gate != nil {
+			n.gate.up.close()
+			n.gate.close()
+		}
+		n.wg.Wait()
+		if n.router != nil {
+			n.router.close()
+		}
+		if n.thread != nil {
+			n.thread.stop()
+		}
+		if n.host != nil {
+			n.host.Close()
+		}
+	})
+	return nil
+}

@@ -1,0 +1,237 @@
+package slirp
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+const (
+	protoICMP   = uint8(header.ICMPv4ProtocolNumber)
+	protoTCP    = uint8(header.TCPProtocolNumber)
+	protoUDP    = uint8(header.UDPProtocolNumber)
+	protoICMPv6 = uint8(header.ICMPv6ProtocolNumber)
+
+	// answerTTL is the hop limit of packets made here, Linux's default.
+	answerTTL = 64
+)
+
+// packet is one IP packet as parsed by parsePacket. Its slices are parts of the bytes parsed.
+type packet struct {
+	flow
+	ip        []byte // the whole packet
+	transport []byte // from the transport header on, to the packet's true end
+}
+
+var (
+	errPacket   = errors.New("malformed packet")
+	errFragment = errors.New("fragment")
+	errProtocol = errors.New("protocol that is not carried")
+)
+
+// parsePacket reads the headers of an IPv4 or IPv6 packet. Fragments are refused: links of 65,535 bytes make none
+// that an app did not ask for. Checksums are not looked at, since what comes from the kernel of the same machine was
+// either never on a wire or not summed yet.
+func parsePacket(b []byte) (packet, error) {
+	if len(b) < header.IPv4MinimumSize {
+		return packet{}, errPacket
+	}
+	switch b[0] >> 4 {
+	case 4:
+		return parseIPv4(b)
+	case 6:
+		return parseIPv6(b)
+	}
+	return packet{}, errPacket
+}
+
+func parseIPv4(b []byte) (packet, error) {
+	h := header.IPv4(b)
+	hlen, total := int(h.HeaderLength()), int(h.TotalLength())
+	if hlen < header.IPv4MinimumSize || total < hlen || total > len(b) {
+		return packet{}, errPacket
+	}
+	if h.More() || h.FragmentOffset() != 0 {
+		return packet{}, errFragment
+	}
+	p := packet{ip: b[:total], transport: b[hlen:total]}
+	p.proto = h.Protocol()
+	return p.withPorts(netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])))
+}
+
+func parseIPv6(b []byte) (packet, error) {
+	if len(b) < header.IPv6MinimumSize {
+		return packet{}, errPacket
+	}
+	total := header.IPv6MinimumSize + int(binary.BigEndian.Uint16(b[4:6]))
+	if total > len(b) {
+		return packet{}, errPacket
+	}
+	next, at := b[6], header.IPv6MinimumSize
+	for {
+		switch header.IPv6ExtensionHeaderIdentifier(next) {
+		case header.IPv6HopByHopOptionsExtHdrIdentifier, header.IPv6RoutingExtHdrIdentifier, header.IPv6DestinationOptionsExtHdrIdentifier:
+			if at+8 > total {
+				return packet{}, errPacket
+			}
+			next, at = b[at], at+8+8*int(b[at+1])
+			if at > total {
+				return packet{}, errPacket
+			}
+			continue
+		case header.IPv6FragmentExtHdrIdentifier:
+			return packet{}, errFragment
+		}
+		break
+	}
+	p := packet{ip: b[:total], transport: b[at:total]}
+	p.proto = next
+	return p.withPorts(netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40])))
+}
+
+func (p packet) withPorts(src, dst netip.Addr) (packet, error) {
+	t := p.transport
+	var sport, dport uint16
+	switch {
+	case p.proto == protoTCP:
+		if len(t) < header.TCPMinimumSize || int(t[12]>>4)*4 < header.TCPMinimumSize || int(t[12]>>4)*4 > len(t) {
+			return packet{}, errPacket
+		}
+		sport, dport = binary.BigEndian.Uint16(t), binary.BigEndian.Uint16(t[2:])
+	case p.proto == protoUDP:
+		if len(t) < header.UDPMinimumSize {
+			return packet{}, errPacket
+		}
+		n := int(binary.BigEndian.Uint16(t[4:]))
+		if n < header.UDPMinimumSize || n > len(t) {
+			return packet{}, errPacket
+		}
+		p.transport = t[:n]
+		sport, dport = binary.BigEndian.Uint16(t), binary.BigEndian.Uint16(t[2:])
+	case p.proto == protoICMP && src.Is4(), p.proto == protoICMPv6 && src.Is6():
+		if len(t) < header.ICMPv4MinimumSize {
+			return packet{}, errPacket
+		}
+		if !isEchoRequest(p.proto, t) {
+			return packet{}, errProtocol
+		}
+		sport = binary.BigEndian.Uint16(t[4:])
+	default:
+		return packet{}, errProtocol
+	}
+	p.src, p.dst = netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport)
+	return p, nil
+}
+
+func isEchoRequest(proto uint8, t []byte) bool {
+	return t[1] == 0 && (proto == protoICMP && t[0] == uint8(header.ICMPv4Echo) || proto == protoICMPv6 && t[0] == uint8(header.ICMPv6EchoRequest))
+}
+
+func tcpipAddr(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
+
+// ipPacket returns a packet from src to dst with room for n bytes behind its IP header, and that room.
+func ipPacket(proto uint8, src, dst netip.Addr, n int) (ip, transport []byte) {
+	if src.Is4() {
+		b := make([]byte, header.IPv4MinimumSize+n)
+		h := header.IPv4(b)
+		h.Encode(&header.IPv4Fields{TotalLength: uint16(len(b)), TTL: answerTTL, Protocol: proto, SrcAddr: tcpipAddr(src), DstAddr: tcpipAddr(dst)})
+		h.SetChecksum(^h.CalculateChecksum())
+		return b, b[header.IPv4MinimumSize:]
+	}
+	b := make([]byte, header.IPv6MinimumSize+n)
+	header.IPv6(b).Encode(&header.IPv6Fields{PayloadLength: uint16(n), TransportProtocol: tcpip.TransportProtocolNumber(proto),
+		HopLimit: answerTTL, SrcAddr: tcpipAddr(src), DstAddr: tcpipAddr(dst)})
+	return b, b[header.IPv6MinimumSize:]
+}
+
+func transportChecksum(proto uint8, src, dst netip.Addr, transport []byte) uint16 {
+	x := header.PseudoHeaderChecksum(tcpip.TransportProtocolNumber(proto), tcpipAddr(src), tcpipAddr(dst), uint16(len(transport)))
+	return ^checksum.Checksum(transport, x)
+}
+
+// udpPacket is a datagram. The payload is at most 65,507 bytes over IPv4 and 65,487 over IPv6 (linkMTU), else nil.
+func udpPacket(src, dst netip.AddrPort, payload []byte) []byte {
+	limit := linkMTU - header.UDPMinimumSize - header.IPv4MinimumSize
+	if src.Addr().Is6() {
+		limit = linkMTU - header.UDPMinimumSize - header.IPv6MinimumSize
+	}
+	if len(payload) > limit {
+		return nil
+	}
+	ip, t := ipPacket(protoUDP, src.Addr(), dst.Addr(), header.UDPMinimumSize+len(payload))
+	header.UDP(t).Encode(&header.UDPFields{SrcPort: src.Port(), DstPort: dst.Port(), Length: uint16(len(t))})
+	copy(t[header.UDPMinimumSize:], payload)
+	sum := transportChecksum(protoUDP, src.Addr(), dst.Addr(), t)
+	if sum == 0 {
+		sum = 0xffff // RFC 768: zero means that there is none
+	}
+	header.UDP(t).SetChecksum(sum)
+	return ip
+}
+
+// resetPacket is the answer of a closed port to the SYN in p (RFC 9293 §3.5.2).
+func resetPacket(p packet) []byte {
+	ip, t := ipPacket(protoTCP, p.dst.Addr(), p.src.Addr(), header.TCPMinimumSize)
+	header.TCP(t).Encode(&header.TCPFields{SrcPort: p.dst.Port(), DstPort: p.src.Port(), AckNum: header.TCP(p.transport).SequenceNumber() + 1,
+		DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagRst | header.TCPFlagAck})
+	header.TCP(t).SetChecksum(transportChecksum(protoTCP, p.dst.Addr(), p.src.Addr(), t))
+	return ip
+}
+
+// unreachable is why a packet could not be delivered.
+type unreachable uint8
+
+const (
+	noRoute unreachable = iota
+	noHost
+	noPort
+	prohibited
+)
+
+// unreachablePacket is the ICMP error for p, said in its destination's name (RFC 1812 §4.3.2, RFC 4443 §3.1).
+func unreachablePacket(p packet, why unreachable) []byte {
+	src, dst := p.dst.Addr(), p.src.Addr()
+	if src.Is4() {
+		quote := p.ip[:min(len(p.ip), 576-header.IPv4MinimumSize-header.ICMPv4MinimumSize)]
+		ip, t := ipPacket(protoICMP, src, dst, header.ICMPv4MinimumSize+len(quote))
+		t[0] = uint8(header.ICMPv4DstUnreachable)
+		t[1] = [...]uint8{noRoute: uint8(header.ICMPv4NetUnreachable), noHost: uint8(header.ICMPv4HostUnreachable),
+			noPort: uint8(header.ICMPv4PortUnreachable), prohibited: uint8(header.ICMPv4AdminProhibited)}[why]
+		copy(t[header.ICMPv4MinimumSize:], quote)
+		binary.BigEndian.PutUint16(t[2:], ^checksum.Checksum(t, 0))
+		return ip
+	}
+	quote := p.ip[:min(len(p.ip), 1280-header.IPv6MinimumSize-header.ICMPv6MinimumSize)]
+	ip, t := ipPacket(protoICMPv6, src, dst, header.ICMPv6MinimumSize+len(quote))
+	t[0] = uint8(header.ICMPv6DstUnreachable)
+	t[1] = [...]uint8{noRoute: uint8(header.ICMPv6NetworkUnreachable), noHost: uint8(header.ICMPv6AddressUnreachable),
+		noPort: uint8(header.ICMPv6PortUnreachable), prohibited: uint8(header.ICMPv6Prohibited)}[why]
+	copy(t[header.ICMPv6MinimumSize:], quote)
+	binary.BigEndian.PutUint16(t[2:], transportChecksum(protoICMPv6, src, dst, t))
+	return ip
+}
+
+// echoReply answers the echo request whose addresses are f's with a host's reply: everything behind the identifier, i.e.
+// the sequence number and the data.
+func echoReply(f flow, rest []byte) []byte {
+	if len(rest) < 2 || len(rest) > linkMTU-header.IPv6MinimumSize-6 {
+		return nil
+	}
+	ip, t := ipPacket(f.proto, f.dst.Addr(), f.src.Addr(), 6+len(rest))
+	t[0] = uint8(header.ICMPv4EchoReply)
+	if f.proto == protoICMPv6 {
+		t[0] = uint8(header.ICMPv6EchoReply)
+	}
+	binary.BigEndian.PutUint16(t[4:], f.src.Port())
+	copy(t[6:], rest)
+	sum := ^checksum.Checksum(t, 0)
+	if f.proto == protoICMPv6 {
+		sum = transportChecksum(protoICMPv6, f.dst.Addr(), f.src.Addr(), t)
+	}
+	binary.BigEndian.PutUint16(t[2:], sum)
+	return ip
+}

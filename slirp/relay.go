@@ -1,0 +1,66 @@
+package slirp
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+)
+
+// halfCloser is a connection whose sending side can end alone.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// resetter is a connection that has its own way of ending with a reset.
+type resetter interface{ reset() }
+
+// relayBuffer is large enough for a segment of the links' size to pass in one piece.
+const relayBuffer = 128 << 10
+
+// relay joins two connections until both directions have ended or ctx has. An end of stream is passed on as one; an error
+// on either side, or the end of ctx, ends both with a reset. It owns both connections.
+func relay(ctx context.Context, a, b halfCloser) {
+	broken := sync.OnceFunc(func() {
+		reset(a)
+		reset(b)
+	})
+	stop := context.AfterFunc(ctx, broken)
+	oneWay := func(dst, src halfCloser) {
+		if copyStream(dst, src) != nil || dst.CloseWrite() != nil {
+			broken()
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { oneWay(a, b) })
+	oneWay(b, a)
+	wg.Wait()
+	stop()
+	a.Close()
+	b.Close()
+}
+
+// copyStream copies until the end of the stream. Between two of the kernel's connections the bytes stay in the kernel
+// (io.Copy is splice(2) there); for any other pair the wrappers hide *net.TCPConn's own ways of copying, which fall back
+// to small buffers.
+func copyStream(dst, src halfCloser) error {
+	_, kernel := dst.(*net.TCPConn)
+	if _, ok := src.(*net.TCPConn); ok && kernel {
+		_, err := io.Copy(dst, src)
+		return err
+	}
+	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, relayBuffer))
+	return err
+}
+
+// reset ends a connection with a reset, so that its peer sees an error and not an end of the stream.
+func reset(c halfCloser) {
+	switch c := c.(type) {
+	case resetter:
+		c.reset()
+	case *net.TCPConn:
+		_ = c.SetLinger(0) // fails only if the connection is closed already
+	}
+	c.Close()
+}

@@ -1,0 +1,223 @@
+package slirp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxDials bounds connections being made, in all and for one sandbox: a port scan of addresses that never answer
+	// holds a descriptor and a goroutine for each try. Above it SYNs are dropped, and the app's kernel sends them again.
+	maxDials       = 2048
+	maxDialsSource = 512
+
+	// dialTimeout is longer than Linux tries to connect (tcp_syn_retries = 6: 127 s), so that an app learns of a silent
+	// peer from its own kernel, as ETIMEDOUT.
+	dialTimeout = 130 * time.Second
+
+	// handshakeTimeout ends a connection whose app has gone between its SYN and the host's answer.
+	handshakeTimeout = 30 * time.Second
+)
+
+// tcpFlows are the connections that leave the network. A SYN is held until the host has connected to its destination, so
+// that the app sees what the host saw:
+//
+//	SYN ─▶ held ─┬─ refused ─────▶ RST
+//	             ├─ unreachable ─▶ ICMP
+//	             └─ connected ───▶ the SYN goes on to the carrier ─▶ joined ─▶ relay between app and host
+type tcpFlows struct {
+	gate    *gate
+	carrier tcpCarrier
+
+	mu       sync.Mutex
+	flows    map[flow]*tcpFlow
+	dials    int
+	bySource map[netip.Addr]int
+}
+
+// tcpFlow is one connection. One goroutine has it from its SYN to its end.
+type tcpFlow struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	passed bool            // the host is connected: SYNs go on to the carrier
+	app    chan halfCloser // the app's half, once; nil if there will be none
+}
+
+// tcpCarrier completes the app's half of connections and gives it to tcpFlows.join. The user-mode stack is the only one
+// yet; one that leaves established connections to the kernel fits here.
+type tcpCarrier interface {
+	// syn continues a SYN whose destination is connected, segment any later packet. The bytes are the caller's again when
+	// they return.
+	syn(ip []byte)
+	segment(ip []byte)
+	close()
+}
+
+func (t *tcpFlows) init(g *gate) {
+	t.gate = g
+	t.flows = make(map[flow]*tcpFlow)
+	t.bySource = make(map[netip.Addr]int)
+	t.carrier = &netstack{flows: t}
+}
+
+func (t *tcpFlows) segment(p packet) { t.carrier.segment(p.ip) }
+
+func (t *tcpFlows) syn(p packet) {
+	t.mu.Lock()
+	f, passed := t.flows[p.flow], false
+	if f != nil {
+		passed = f.passed
+	}
+	t.mu.Unlock()
+	if passed {
+		t.carrier.syn(p.ip)
+	}
+	if f != nil || !t.gate.admit(p) {
+		return // known: a held SYN was sent again
+	}
+
+	src := p.src.Addr()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.dials >= maxDials || t.bySource[src] >= maxDialsSource {
+		return
+	}
+	t.dials++
+	t.bySource[src]++
+	f = &tcpFlow{app: make(chan halfCloser, 1)}
+	f.ctx, f.cancel = context.WithCancel(t.gate.ctx)
+	t.flows[p.flow] = f
+	p.ip = bytes.Clone(p.ip) // the reader's buffer is used again
+	p.transport = p.ip[len(p.ip)-len(p.transport):]
+	t.gate.wg.Go(func() { t.serve(f, p) })
+}
+
+func (t *tcpFlows) serve(f *tcpFlow, p packet) {
+	defer f.cancel()
+	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+	c, err := d.DialContext(f.ctx, "tcp", p.dst.String())
+	host, _ := c.(*net.TCPConn)
+
+	t.mu.Lock()
+	t.dials--
+	if t.bySource[p.src.Addr()]--; t.bySource[p.src.Addr()] == 0 {
+		delete(t.bySource, p.src.Addr())
+	}
+	// The policy looked before; an address may have become the host's own since.
+	self := err == nil && ownAddress(host)
+	if f.passed = err == nil && !self; !f.passed {
+		delete(t.flows, p.flow)
+	}
+	t.mu.Unlock()
+
+	switch {
+	case err != nil:
+		t.refuse(p, err)
+		return
+	case self:
+		host.Close()
+		t.gate.answer(resetPacket(p))
+		return
+	}
+	t.carrier.syn(p.ip)
+	if app := t.awaitApp(f, p.flow); app != nil {
+		relay(f.ctx, app, host)
+	} else {
+		reset(host)
+	}
+	t.forget(p.flow)
+}
+
+// awaitApp waits for the app's half; nil means that the app has gone.
+func (t *tcpFlows) awaitApp(f *tcpFlow, key flow) halfCloser {
+	timeout := time.NewTimer(handshakeTimeout)
+	defer timeout.Stop()
+	select {
+	case app := <-f.app:
+		return app
+	case <-timeout.C:
+	case <-f.ctx.Done():
+	}
+	t.forget(key)
+	select {
+	case app := <-f.app: // came between
+		return app
+	default:
+		return nil
+	}
+}
+
+// join gives the app's half of a flow to its goroutine, nil if the handshake has failed. It reports false, and the
+// connection stays the caller's, if nobody waits for it.
+func (t *tcpFlows) join(key flow, app halfCloser) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.flows[key]
+	if f == nil || !f.passed {
+		return false
+	}
+	select {
+	case f.app <- app:
+		return true
+	default:
+		return false
+	}
+}
+
+func (t *tcpFlows) forget(key flow) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.flows, key)
+}
+
+// end resets every connection of a sandbox that is gone.
+func (t *tcpFlows) end(src netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key, f := range t.flows {
+		if key.src.Addr() == src {
+			f.cancel()
+		}
+	}
+}
+
+// ownAddress reports whether both ends of a connection are the host's.
+func ownAddress(c *net.TCPConn) bool {
+	local, ok1 := c.LocalAddr().(*net.TCPAddr)
+	remote, ok2 := c.RemoteAddr().(*net.TCPAddr)
+	return !ok1 || !ok2 || local.IP.Equal(remote.IP)
+}
+
+// refuse tells the app why there is no connection.
+func (t *tcpFlows) refuse(p packet, err error) {
+	switch why, ok := unreachableBecause(err); {
+	case ok:
+		t.gate.answer(unreachablePacket(p, why))
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET):
+		t.gate.answer(resetPacket(p))
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS):
+		t.gate.log.Warn("connection not made: the host is out of descriptors or memory", "to", p.dst, "err", err)
+	case t.gate.ctx.Err() == nil:
+		t.gate.log.Debug("connection not made", "to", p.dst, "err", err)
+	}
+}
+
+// unreachableBecause is the ICMP reason that makes an app's kernel report err, if there is one.
+func unreachableBecause(err error) (unreachable, bool) {
+	switch {
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EAFNOSUPPORT):
+		return noRoute, true
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EHOSTDOWN):
+		return noHost, true
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return prohibited, true // a firewall of the host's
+	}
+	return 0, false
+}

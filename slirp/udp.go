@@ -1,0 +1,93 @@
+package slirp
+
+import (
+	"errors"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+const (
+	// RFC 4787 REQ-5 asks for two minutes at least for a flow that was answered. One that was not is a probe, or a log
+	// that nobody reads; one to port 53 is a query, and resolvers use a new port for each.
+	udpReplied   = 3 * time.Minute
+	udpUnreplied = 30 * time.Second
+	udpDNS       = 10 * time.Second
+
+	// maxUDPFlows bounds descriptors: each flow has a socket of the host's.
+	maxUDPFlows = 4096
+
+	portDNS = 53
+)
+
+// udpFlows are the UDP flows that leave the network, one connected socket of the host for each.
+type udpFlows struct {
+	gate    *gate
+	buffers datagrams
+	flows   *sessions[flow]
+}
+
+func (u *udpFlows) init(g *gate) {
+	u.gate = g
+	u.flows = newSessions[flow](maxUDPFlows)
+}
+
+// datagram sends one datagram of an app's to where it was meant for.
+func (u *udpFlows) datagram(p packet) {
+	s := u.flows.get(p.flow)
+	if s == nil {
+		if !u.gate.admit(p) {
+			return
+		}
+		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(p.dst)) // does not wait
+		if err != nil {
+			u.refuse(p, err)
+			return
+		}
+		s = newSession(c)
+		if !u.flows.put(p.flow, s) {
+			return
+		}
+		f := p.flow
+		u.gate.wg.Go(func() { u.receive(f, s) })
+	}
+	s.touch()
+	if _, err := s.conn.Write(p.transport[header.UDPMinimumSize:]); err != nil {
+		u.refuse(p, err)
+	}
+}
+
+// receive carries the answers of one flow back.
+func (u *udpFlows) receive(f flow, s *session) {
+	defer u.flows.end(f, s)
+	unreplied, replied := udpUnreplied, udpReplied
+	if f.dst.Port() == portDNS {
+		unreplied, replied = udpDNS, udpDNS
+	}
+	u.buffers.receive(s.conn, func() time.Time { return s.expiry(unreplied, replied) }, func(b []byte) {
+		s.touch()
+		s.replied.Store(true)
+		u.gate.answer(udpPacket(f.dst, f.src, b))
+	}, func(err error) bool {
+		// The datagram in question is gone; its headers are enough for the app's kernel to find the socket.
+		if ip := udpPacket(f.src, f.dst, nil); ip != nil {
+			if p, perr := parsePacket(ip); perr == nil {
+				u.refuse(p, err)
+			}
+		}
+		return true
+	})
+}
+
+// refuse tells the app what became of a datagram.
+func (u *udpFlows) refuse(p packet, err error) {
+	if why, ok := unreachableBecause(err); ok {
+		u.gate.answer(unreachablePacket(p, why))
+	} else if errors.Is(err, unix.ECONNREFUSED) {
+		u.gate.answer(unreachablePacket(p, noPort))
+	} else if u.gate.ctx.Err() == nil {
+		u.gate.log.Debug("datagram not sent", "to", p.dst, "err", err)
+	}
+}
