@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/userns"
+)
+
+// Invocation is one run of the command line.
+type Invocation struct {
+	Version               string   // of whisk
+	Args                  []string // without the program's name
+	Stdin, Stdout, Stderr *os.File
+}
+
+// call is what a command may touch of the process it runs in.
+type call struct {
+	version      string
+	args         []string // the whole command line, for a stage to repeat
+	in, out, err *os.File
+	getenv       func(string) string
+	dir          string // working directory
+	dirs         launcher.Dirs
+	inside       bool // this is a stage: root of whisk's user namespace
+	single       bool // inside: only one id is mapped there
+}
+
+// command is what every command of the model is.
+type command interface {
+	run(ctx context.Context, c *call) error
+}
+
+// insider is a command that works on the image store, whose files belong to sub-ids.
+type insider interface {
+	command
+	runInside(ctx context.Context, c *call) error
+}
+
+// status is an exit code that is no failure of whisk's own: nothing more is printed.
+type status int
+
+// Error implements error.
+func (s status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// Main runs one command and returns the process's exit code.
+func Main(ctx context.Context, inv Invocation) int {
+	c := &call{version: inv.Version, args: inv.Args, in: inv.Stdin, out: inv.Stdout, err: inv.Stderr, getenv: os.Getenv}
+	return c.main(ctx)
+}
+
+func (c *call) main(ctx context.Context) int {
+	err := c.dispatch(ctx)
+	if err == nil {
+		return 0
+	}
+	if s, ok := errors.AsType[status](err); ok {
+		return int(s)
+	}
+	return c.fault(err)
+}
+
+func (c *call) dispatch(ctx context.Context) error {
+	cmd, help, err := parse(c.args)
+	if err != nil {
+		return err
+	}
+	if help != "" {
+		_, err := c.out.WriteString(help)
+		return err
+	}
+	if c.dir, err = os.Getwd(); err != nil {
+		return fmt.Errorf("find working directory: %w", err)
+	}
+	if c.dirs == (launcher.Dirs{}) {
+		if c.dirs, err = launcher.FindDirs(c.getenv, os.Getuid()); err != nil {
+			return err
+		}
+	}
+	in, ok := cmd.(insider)
+	switch {
+	case !ok || !c.inside:
+		return cmd.run(ctx, c)
+	default:
+		return in.runInside(ctx, c)
+	}
+}
+
+// userns finds the id map, and says once to each user when it is the lesser one.
+func (c *call) userns() (userns.Map, error) {
+	m, err := userns.Find(userns.Current())
+	if err != nil {
+		return m, err
+	}
+	if m.Why == nil {
+		return m, nil
+	}
+	said := filepath.Join(c.dirs.Data, "said-one-id")
+	if b, err := os.ReadFile(said); err == nil && string(b) == m.Why.String() {
+		return m, nil
+	}
+	c.warn(m.Why.String())
+	c.hint(m.Why.Hint())
+	if err := os.MkdirAll(c.dirs.Data, 0o700); err != nil {
+		return m, fmt.Errorf("make whisk's folder: %w", err)
+	}
+	// A note that cannot be kept means that it is said again: no reason to stop.
+	_ = os.WriteFile(said, []byte(m.Why.String()), 0o600)
+	return m, nil
+}

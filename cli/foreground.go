@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/launcher/keeper"
+	"github.com/whisk-sandbox/whisk/launcher/terminal"
+)
+
+// forwarded are the signals that a command in the foreground passes on. Left out are those that say something of
+// whisk's own process (SIGCHLD, SIGPIPE, SIGURG, SIGWINCH), that stop it (SIGTSTP, SIGTTIN, SIGTTOU) or that mean a
+// fault in it.
+func forwarded() []os.Signal {
+	return []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT, unix.SIGALRM, unix.SIGVTALRM, unix.SIGIO, unix.SIGPWR}
+}
+
+// foreground is a command whose end this process waits for.
+type foreground struct {
+	*call
+	client *keeper.Client
+	id     string // of the sandbox
+	tty    bool
+	stdin  bool
+	keys   []byte // that detach
+	begin  func(context.Context, keeper.Streams, func(keeper.Event)) error
+	// signal passes a signal on; nil: one that asks for an end ends whisk's wait, and so the command.
+	signal func(ctx context.Context, number int) error
+}
+
+// run returns nil when the caller detached, and the exit code as a status otherwise.
+func (f *foreground) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	in := f.in
+	if !f.stdin {
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			return err
+		}
+		defer null.Close()
+		in = null
+	}
+	var started, detached atomic.Bool
+	var killed atomic.Int32 // the signal that ended whisk's wait
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, forwarded()...)
+	defer signal.Stop(signals)
+	go func() {
+		for s := range signals {
+			n, _ := s.(unix.Signal)
+			if !started.Load() || f.signal == nil {
+				// There is nobody to pass it on to (yet): it ends the attempt.
+				if n == unix.SIGINT || n == unix.SIGTERM || n == unix.SIGHUP || n == unix.SIGQUIT {
+					killed.Store(int32(n))
+					cancel()
+				}
+				continue
+			}
+			_ = f.signal(ctx, int(n)) // an app that has just ended takes none
+		}
+	}()
+	defer close(signals)
+
+	var session *terminal.Session
+	var sessionErr error
+	attach := func(master *os.File) {
+		o := terminal.Options{Out: f.out, DetachKeys: f.keys}
+		if f.stdin {
+			o.In = f.in
+		}
+		if session, sessionErr = terminal.Attach(master, o); sessionErr != nil {
+			cancel()
+			return
+		}
+		go func() {
+			<-session.Detached()
+			if err := f.client.Detach(ctx, f.id); err == nil {
+				detached.Store(true)
+			}
+			cancel()
+		}()
+	}
+	code, exited := 0, false
+	err := f.begin(ctx, keeper.Streams{Stdin: in, Stdout: f.out, Stderr: f.err, Terminal: attach}, func(ev keeper.Event) {
+		f.warnings(ev)
+		switch ev.Type {
+		case keeper.EventStarted:
+			started.Store(true)
+		case keeper.EventExited:
+			code, exited = ev.Code, true
+		}
+	})
+	if session != nil {
+		sessionErr = errors.Join(sessionErr, session.Close())
+	}
+	if session != nil && !exited {
+		select {
+		case <-session.Detached():
+			// The answer to Detach may come after the end of the reply.
+			for wait := time.Now(); !detached.Load() && ctx.Err() == nil && time.Since(wait) < time.Second; {
+				time.Sleep(time.Millisecond)
+			}
+		default:
+		}
+	}
+	switch {
+	case detached.Load():
+		f.hint("whisk logs -f " + f.id)
+		return nil
+	case exited && code != 0:
+		return status(code)
+	case exited:
+		return nil
+	case killed.Load() != 0:
+		return status(128 + int(killed.Load()))
+	case sessionErr != nil:
+		return sessionErr
+	}
+	return err
+}

@@ -1,0 +1,141 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/term"
+
+	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/launcher/keeper"
+	"github.com/whisk-sandbox/whisk/launcher/terminal"
+)
+
+type runCmd struct {
+	Detach      bool   `short:"d" help:"Leave the sandbox in the background and print its id."`
+	Interactive bool   `short:"i" help:"Keep standard input open for the app."`
+	TTY         bool   `name:"tty" short:"t" help:"Give the app a terminal."`
+	DetachKeys  string `default:"ctrl-p,ctrl-q" placeholder:"KEYS" help:"Keys that leave the app running in the background; empty for none."`
+	sandboxFlags
+	Argv []string `arg:"" optional:"" passthrough:"partial" placeholder:"IMAGE [COMMAND…]" help:"Image, and the command to run in place of the image's."`
+}
+
+// Help is what kong shows below the flags.
+func (*runCmd) Help() string {
+	return `Two images are built in: host is this machine's own root below a throw-away
+layer, with your home hidden; demo is whisk itself.
+
+Examples:
+  whisk run --rm busybox echo hello
+  whisk run -it --rm -v .:/src -w /src host
+  whisk run -d --name web -p 8080:80 -v ./site:/usr/share/nginx/html:ro nginx
+
+Exit status: the app's own; 125 when whisk failed, 126 when the command could
+not be executed, 127 when it was not found, 128+n when signal n ended it.`
+}
+
+func (r *runCmd) run(ctx context.Context, c *call) error {
+	spec, err := r.spec(launcher.NewID(), r.Argv, c.surroundings())
+	if err != nil {
+		return err
+	}
+	spec.App.TTY, spec.Stdin = r.TTY, r.Interactive
+	keys, err := terminal.ParseDetachKeys(r.DetachKeys)
+	if err != nil {
+		return flagFault("--detach-keys", err)
+	}
+	if err := c.checkTerminal(r.TTY && r.Interactive && !r.Detach); err != nil {
+		return err
+	}
+	if r.Pull == pullAlways {
+		if err := c.pull(ctx, []string{spec.App.Image}, r.Platform); err != nil {
+			return err
+		}
+	}
+	m, err := c.userns()
+	if err != nil {
+		return err
+	}
+	return c.withImages(ctx, r.Pull, r.Platform, func() error {
+		client, err := keeper.Open(ctx, c.dirs, spec.KeeperName(), m)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		if r.Detach {
+			if err := client.RunDetached(ctx, *spec, c.warnings); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(c.out, spec.ID)
+			return err
+		}
+		f := foreground{
+			call: c, client: client, id: spec.ID, tty: r.TTY, stdin: r.Interactive, keys: keys,
+			signal: func(ctx context.Context, n int) error { return client.Signal(ctx, spec.ID, n) },
+			begin: func(ctx context.Context, s keeper.Streams, each func(keeper.Event)) error {
+				return client.Run(ctx, *spec, s, each)
+			},
+		}
+		return f.run(ctx)
+	})
+}
+
+// checkTerminal refuses an interactive terminal where there is none, as docker does: an app would wait for keys that
+// cannot come.
+func (c *call) checkTerminal(wanted bool) error {
+	if wanted && !term.IsTerminal(int(c.in.Fd())) {
+		return usage("leave out -t", "-i and -t: standard input is not a terminal")
+	}
+	return nil
+}
+
+// warnings prints what a keeper gives up.
+func (c *call) warnings(ev keeper.Event) {
+	if ev.Type == keeper.EventWarning {
+		c.warn(ev.Text)
+	}
+}
+
+// The values of --pull.
+const (
+	pullAlways  = "always"
+	pullMissing = "missing"
+	pullNever   = "never"
+)
+
+// withImages carries out a request, and once more after pulling when its images are not there.
+func (c *call) withImages(ctx context.Context, policy, platform string, request func() error) error {
+	err := request()
+	missing, ok := errors.AsType[*launcher.Error](err)
+	if !ok || missing.Kind != launcher.KindImageMissing || policy == pullNever || len(missing.Images) == 0 {
+		return err
+	}
+	if err := c.pull(ctx, missing.Images, platform); err != nil {
+		return err
+	}
+	return request()
+}
+
+// pull fetches images in a stage inside the user namespace.
+func (c *call) pull(ctx context.Context, refs []string, platform string) error {
+	refs = slices.DeleteFunc(slices.Clone(refs), builtIn)
+	if len(refs) == 0 {
+		return nil
+	}
+	args := []string{"pull"}
+	if platform != "" {
+		args = append(args, "--platform="+platform)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	return c.stage(ctx, null, append(append(args, "--"), refs...))
+}
+
+// builtIn tells whether an image needs no store.
+func builtIn(ref string) bool { return ref == "host" || ref == "demo" }

@@ -1,0 +1,243 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/config"
+	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/launcher/keeper"
+)
+
+type upCmd struct {
+	Detach   bool     `short:"d" help:"Return when all apps are ready, and leave them in the background."`
+	Pull     string   `enum:"missing,always,never" default:"missing" placeholder:"WHEN" help:"Fetch images: missing, always or never."`
+	Recreate bool     `help:"Start apps anew that run already and have not changed."`
+	File     string   `short:"f" placeholder:"FILE" help:"The project's whisk.toml; without it the nearest from here upwards."`
+	Apps     []string `arg:"" optional:"" name:"app" placeholder:"[APP…]" help:"Apps to start, with all they depend on; without one all."`
+}
+
+// Help is what kong shows below the flags.
+func (*upCmd) Help() string {
+	return `In the foreground the apps' output is shown; ctrl-c stops them, ctrl-c again kills
+them. Apps that run already and have not changed are left alone.
+
+Examples:
+  whisk up
+  whisk up -d db`
+}
+
+func (u *upCmd) run(ctx context.Context, c *call) error {
+	p, err := c.loadProject(u.File)
+	if err != nil {
+		return err
+	}
+	return c.up(ctx, p, u)
+}
+
+// up starts a project, which whisk.toml described or which is built in.
+func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
+	specs, err := projectSpecs(p, u.Apps, launcher.NewID)
+	if err != nil {
+		return err
+	}
+	if u.Pull == pullAlways {
+		if err := c.pullAll(ctx, specs); err != nil {
+			return err
+		}
+	}
+	m, err := c.userns()
+	if err != nil {
+		return err
+	}
+	return c.withImages(ctx, u.Pull, "", func() error {
+		client, err := keeper.Open(ctx, c.dirs, p.Name, m)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		w := &watcher{call: c, client: client, project: p.Name, follow: !u.Detach, started: map[string]bool{}}
+		return w.up(ctx, keeper.UpRequest{Specs: specs, Attach: !u.Detach, Recreate: u.Recreate})
+	})
+}
+
+// pullAll fetches the images of all apps, in as many stages as there are platforms.
+func (c *call) pullAll(ctx context.Context, specs []launcher.Spec) error {
+	var platforms []string
+	refs := map[string][]string{}
+	for _, s := range specs {
+		if refs[s.App.Platform] == nil {
+			platforms = append(platforms, s.App.Platform)
+		}
+		refs[s.App.Platform] = append(refs[s.App.Platform], s.App.Image)
+	}
+	for _, platform := range platforms {
+		if err := c.pull(ctx, refs[platform], platform); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watcher tells what happens while a project starts, and shows its apps' output in the foreground.
+type watcher struct {
+	*call
+	client  *keeper.Client
+	project string
+	follow  bool
+
+	logs    sync.WaitGroup
+	printer *logPrinter
+
+	mu      sync.Mutex
+	started map[string]bool // ids, whose output is shown
+	code    int             // of the first app that failed
+}
+
+// logGrace is how long the end of the apps' output may take to be read from their logs.
+const logGrace = time.Second
+
+func (w *watcher) up(ctx context.Context, r keeper.UpRequest) error {
+	names := make([]string, len(r.Specs))
+	for i, s := range r.Specs {
+		names[i] = s.App.Name
+	}
+	w.printer = &logPrinter{out: w.out, err: w.err, prefix: newPrefixer(w.out, w.getenv, names)}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	logCtx, stopLogs := context.WithCancel(ctx)
+	defer stopLogs()
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer signal.Stop(signals)
+	done := make(chan error, 1)
+	began := time.Now()
+	go func() { done <- w.client.Up(ctx, r, func(ev keeper.Event) { w.event(logCtx, ev, began) }) }()
+	var err error
+	interrupted := unix.Signal(0)
+wait:
+	for {
+		select {
+		case err = <-done:
+			break wait
+		case s := <-signals:
+			n, _ := s.(unix.Signal)
+			switch {
+			case !w.follow:
+				// The request's end stops what it has started so far.
+				interrupted = n
+				cancel()
+			case interrupted == 0:
+				interrupted = n
+				w.warn("stopping; ctrl-c again kills")
+				go w.down(nil)
+			default:
+				w.warn("killing")
+				go w.down(new(time.Duration))
+			}
+		}
+	}
+	ended := make(chan struct{})
+	go func() { w.logs.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(logGrace):
+		stopLogs()
+		<-ended
+	}
+	switch {
+	case interrupted != 0:
+		return status(128 + int(interrupted))
+	case err != nil:
+		return err
+	case w.code != 0:
+		return status(w.code)
+	}
+	return nil
+}
+
+// down ends what this command has started. It goes on when the command's own request is over.
+func (w *watcher) down(timeout *time.Duration) {
+	w.mu.Lock()
+	ids := make([]string, 0, len(w.started))
+	for id := range w.started {
+		ids = append(ids, id)
+	}
+	w.mu.Unlock()
+	err := w.client.Down(context.Background(), keeper.DownRequest{IDs: ids, Timeout: timeout}, w.warnings)
+	if err != nil && !errors.Is(err, keeper.ErrNoKeeper) && launcher.AsError(err).Kind != launcher.KindLeaving {
+		w.fault(err)
+	}
+}
+
+// event tells of one thing that happened to an app.
+func (w *watcher) event(ctx context.Context, ev keeper.Event, began time.Time) {
+	switch ev.Type {
+	case keeper.EventStarted:
+		at := ""
+		if ev.Record != nil && ev.Record.IPv4 != "" {
+			at = " at " + ev.Record.IPv4
+		}
+		w.warnf("%s: started%s%s", ev.App, at, publishedText(ev.Record))
+		w.watch(ctx, ev, began)
+	case keeper.EventKept:
+		w.warnf("%s: runs already", ev.App)
+		w.watch(ctx, ev, began)
+	case keeper.EventWaiting:
+		w.warnf("%s: %s", ev.App, ev.Text)
+	case keeper.EventReady:
+		w.warnf("%s: ready", ev.App)
+	case keeper.EventExited:
+		w.mu.Lock()
+		if w.code == 0 {
+			w.code = ev.Code
+		}
+		w.mu.Unlock()
+		w.warnf("%s: exited (%d)", ev.App, ev.Code)
+	case keeper.EventStopped:
+		w.warnf("%s: stopped", ev.App)
+	case keeper.EventWarning:
+		if ev.App != "" {
+			ev.Text = ev.App + ": " + ev.Text
+		}
+		w.warn(ev.Text)
+	}
+}
+
+// publishedText tells where an app is reached.
+func publishedText(r *launcher.Record) string {
+	if r == nil || len(r.Ports) == 0 {
+		return ""
+	}
+	return ", published on " + strings.Join(portTexts(r.Ports), ", ")
+}
+
+// watch shows an app's output from now on, once.
+func (w *watcher) watch(ctx context.Context, ev keeper.Event, began time.Time) {
+	id := ev.ID
+	if id == "" && ev.Record != nil {
+		id = ev.Record.ID
+	}
+	w.mu.Lock()
+	seen := w.started[id]
+	w.started[id] = true
+	w.mu.Unlock()
+	if seen || !w.follow || id == "" {
+		return
+	}
+	w.logs.Go(func() {
+		o := launcher.LogOptions{Follow: true, Since: began, Tail: -1}
+		err := launcher.ReadLog(ctx, w.dirs, id, o, func(line launcher.LogLine) error { return w.printer.print(ev.App, line) })
+		if err != nil && ctx.Err() == nil {
+			w.warn(fmt.Sprintf("%s: %v", ev.App, err))
+		}
+	})
+}

@@ -1,0 +1,42 @@
+// Command whisk runs apps from container images as an ordinary user: no root, no daemon. See README.md.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"go.podman.io/storage/pkg/reexec"
+
+	"github.com/whisk-sandbox/whisk/cli"
+	"github.com/whisk-sandbox/whisk/demo"
+	keeperstage "github.com/whisk-sandbox/whisk/launcher/keeper"
+)
+
+// version is set by the linker, from the tag of a release.
+var version = "dev"
+
+func main() { os.Exit(run()) }
+
+// run dispatches the hidden stages, by the name this process was started with, before anything else.
+func run() int {
+	if reexec.Init() { // a helper of the image store
+		return 0
+	}
+	switch os.Args[0] {
+	case keeperstage.StageName:
+		return keeperstage.Main()
+	case cli.StageName:
+		return cli.StageMain()
+	}
+	if len(os.Args) == 2 && (os.Args[1] == demo.StageWeb || os.Args[1] == demo.StageStore) {
+		if err := demo.Run(context.Background(), os.Args[1], os.Getenv); err != nil {
+			fmt.Fprintln(os.Stderr, "whisk:", err)
+			return 1
+		}
+		return 0
+	}
+	return cli.Main(context.Background(), cli.Invocation{
+		Version: version, Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+	})
+}
