@@ -16,8 +16,12 @@ build: ## the binary, ./whisk
 install: build ## the binary, where your PATH may find it
 	install -D -m 755 whisk $(DESTDIR)$(PREFIX)/bin/whisk
 
-demo: build ## two apps from whisk itself: no image, no network
-	./whisk demo -d
+demo: build ## two apps from whisk itself: no image, no network; they stay until ./whisk demo --stop
+	@url=$$(./whisk demo -d) && \
+	echo "The page at $$url says:" && echo && \
+	go run ./internal/glance "$$url" | sed 's/^/    /' && echo && \
+	echo "Open it:  $$url" && \
+	echo "Stop it:  ./whisk demo --stop"
 
 test: test-needs vet ## everything, as an ordinary user even when root starts it
 	go test -timeout 30m ./...
