@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
 )
 
 // check looks at what apps say about each other, and completes the project.
 func (l *loader) check() {
 	for _, a := range l.apps {
-		if a.node.index["image"] == nil && !l.broken {
+		if a.node.kind == unstable.Table && a.node.index["image"] == nil && !l.broken {
 			l.fail(a.offset, "", "app %q has no image", a.app.Name)
 		}
 		l.targets(a)

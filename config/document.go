@@ -51,8 +51,8 @@ type document struct {
 	parser unstable.Parser
 }
 
-// parseDocument reads the whole file. After a syntax fault it goes on at the next [header], so that faults elsewhere
-// are told as well.
+// parseDocument reads the whole file. After a syntax fault it goes on behind it, so that faults elsewhere are told as
+// well: at the next line where that surely begins anew, otherwise at the next [header].
 func parseDocument(src *source) *document {
 	d := &document{source: src, root: newTable(0)}
 	d.table = d.root
@@ -71,18 +71,62 @@ func parseDocument(src *source) *document {
 		if errors.As(err, &perr) {
 			at = min(d.offsetOf(perr.Highlight), len(src.data))
 		}
-		src.fail(at, "", "%v", err)
+		d.syntaxFault(at, err)
+		if line := bytes.IndexByte(src.data[at:], '\n'); line >= 0 && d.onOneLine(at) {
+			d.base = at + line + 1
+			continue
+		}
+		d.table = nil
+		if at > d.base && src.data[at-1] == '\n' && at < len(src.data) && src.data[at] == '[' {
+			d.base = at // a list that is not closed runs into a header, which is right in itself
+			continue
+		}
 		next := bytes.Index(src.data[at:], []byte("\n["))
 		if next < 0 {
 			break
 		}
 		d.base = at + next + 1
-		d.table = nil
 	}
 	if len(src.errs) == 0 {
 		d.conform()
 	}
 	return d
+}
+
+// syntaxFault words what go-toml's parser found. A value without quotes is the slip that it words worst.
+func (d *document) syntaxFault(at int, err error) {
+	msg := err.Error()
+	if at < len(d.data) && (strings.HasPrefix(msg, "expected keyword") || strings.HasSuffix(msg, "at start of value")) {
+		if c := d.data[at]; isAlnum(c) || bytes.IndexByte([]byte("./~_$*@"), c) >= 0 || c >= 0x80 {
+			d.fail(at, `a string stands in quotes, "like this"`, "a value that is no string, number, true or false")
+			return
+		}
+	}
+	if strings.HasSuffix(msg, "after array value") && at > 0 && d.data[at-1] == '\n' {
+		d.fail(at, "", "the list above is not closed: expected ',' or ']'")
+		return
+	}
+	d.fail(at, "", "%s", msg)
+}
+
+// onOneLine reports whether the faulty expression surely began on the line of the fault: a key stands before it, and
+// every bracket between is closed.
+func (d *document) onOneLine(at int) bool {
+	line := d.data[bytes.LastIndexByte(d.data[:at], '\n')+1 : at]
+	key, value, ok := bytes.Cut(line, []byte("="))
+	if !ok || len(bytes.Trim(key, " \t.-_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")) > 0 {
+		return false
+	}
+	open := 0
+	for _, c := range value {
+		switch c {
+		case '[', '{':
+			open++
+		case ']', '}':
+			open--
+		}
+	}
+	return open == 0 && !bytes.Contains(value, []byte(`"""`)) && !bytes.Contains(value, []byte("'''"))
 }
 
 // conform lets go-toml's strict decoder look for what the syntax tree does not show: impossible dates, numbers out of range.

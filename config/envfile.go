@@ -11,6 +11,15 @@ import (
 // the lines above. KEY alone takes lookup's value, and is left away when there is none. It returns KEY=VALUE entries in
 // order, or Errors with all faults; name is the file's name in them.
 func ParseEnvFile(name string, data []byte, lookup Lookup) ([]string, error) {
+	entries, faults := parseEnvFile(name, data, lookup)
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return entries, nil
+}
+
+// parseEnvFile returns both the entries that are right and the faults.
+func parseEnvFile(name string, data []byte, lookup Lookup) ([]string, Errors) {
 	p := envParser{source: newSource(name, data), lookup: lookup, seen: map[string]string{}}
 	p.text = string(p.data)
 	if zero := strings.IndexByte(p.text, 0); zero >= 0 {
@@ -20,10 +29,7 @@ func ParseEnvFile(name string, data []byte, lookup Lookup) ([]string, error) {
 	for p.i < len(p.text) {
 		p.entry()
 	}
-	if len(p.errs) > 0 {
-		return nil, p.errs.sorted(name)
-	}
-	return p.entries, nil
+	return p.entries, p.errs.sorted(name)
 }
 
 // ParseEnvLines reads an environment file in the form of docker's --env-file: a line KEY=VALUE each, the value taken

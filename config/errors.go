@@ -155,5 +155,11 @@ func (s *source) at(offset int) *Error {
 	}
 }
 
+// faultAt reports whether a fault is noted for a byte offset.
+func (s *source) faultAt(offset int) bool {
+	here := s.at(offset)
+	return slices.ContainsFunc(s.errs, func(e *Error) bool { return e.File == s.name && e.Line == here.Line && e.Column == here.Column })
+}
+
 // line returns the line number of a byte offset.
 func (s *source) line(offset int) int { return s.at(offset).Line }

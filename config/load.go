@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -33,34 +34,42 @@ func Load(path string, opts LoadOptions) (*Project, error) {
 	}
 	src := newSource(path, data)
 	lookup, dotenvFaults := withDotenv(filepath.Join(filepath.Dir(path), ".env"), opts.LookupEnv)
-	l := &loader{
-		decoder: decoder{source: src, dir: filepath.Dir(file), home: opts.Home, lookup: lookup},
-		project: &Project{Name: DefaultName(filepath.Dir(file)), File: file, Dir: filepath.Dir(file), Egress: "all"},
-		nameDir: filepath.Dir(path),
-	}
-	doc := parseDocument(src)
-	l.broken = doc.broken
-	l.file(doc.root)
-	l.check()
+	l := newLoader(file, src, LoadOptions{LookupEnv: lookup, Home: opts.Home})
+	l.load()
 	if faults := append(src.errs, dotenvFaults...); len(faults) > 0 {
 		return nil, faults.sorted(path)
 	}
 	return l.project, nil
 }
 
-// readFile reads a file of at most maxFile bytes.
+// readFile reads a regular file of at most maxFile bytes.
 func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+	info, err := os.Stat(path) // before opening it: that would wait at a pipe
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("it is not a regular file")}
 	}
-	if info.Size() > maxFile {
-		return nil, fmt.Errorf("%s is larger than 1 MiB", path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
-	return os.ReadFile(path)
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if len(data) > maxFile {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("it is larger than 1 MiB")}
+	}
+	return data, err
+}
+
+// fileFault says what is wrong with a file that the sentence around it names.
+func fileFault(err error) string {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		err = pathErr.Err
+	}
+	return err.Error()
 }
 
 // withDotenv returns a lookup that asks env first and then the .env file at path, which may be missing.
@@ -70,12 +79,11 @@ func withDotenv(path string, env Lookup) (Lookup, Errors) {
 		return env, nil
 	}
 	var entries []string
-	if err == nil {
-		entries, err = ParseEnvFile(path, data, env)
-	}
 	var faults Errors
-	if err != nil && !errors.As(err, &faults) {
-		faults = Errors{{File: path, Line: 1, Column: 1, Msg: "reading it: " + err.Error()}}
+	if err == nil {
+		entries, faults = parseEnvFile(path, data, env) // what is right stands in spite of what is not
+	} else {
+		faults = Errors{{File: path, Line: 1, Column: 1, Msg: fileFault(err)}}
 	}
 	values := make(map[string]string, len(entries))
 	for _, e := range entries {
@@ -101,6 +109,24 @@ type loader struct {
 	broken  bool   // after a syntax fault, nothing is said to be missing
 	apps    []*appPlaces
 	volumes *node // the table [volume], or nil
+}
+
+// newLoader prepares to read src as the whisk.toml at the absolute path file.
+func newLoader(file string, src *source, opts LoadOptions) *loader {
+	dir := filepath.Dir(file)
+	return &loader{
+		decoder: decoder{source: src, dir: dir, home: opts.Home, lookup: opts.LookupEnv},
+		project: &Project{Name: DefaultName(dir), File: file, Dir: dir, Egress: "all"},
+		nameDir: filepath.Dir(src.name),
+	}
+}
+
+// load fills the project, or the source's faults.
+func (l *loader) load() {
+	doc := parseDocument(l.source)
+	l.broken = doc.broken
+	l.file(doc.root)
+	l.check()
 }
 
 // file reads the tables of the whole file.

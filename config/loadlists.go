@@ -130,14 +130,11 @@ func (d *decoder) envFiles(n *node, a *appPlaces) {
 			d.fail(item.offset, "", "env_file %q does not exist", clip(s))
 			return
 		case err != nil:
-			d.fail(item.offset, "", "env_file: %v", err)
+			d.fail(item.offset, "", "reading env_file %q: %s", clip(s), fileFault(err))
 			return
 		}
-		entries, err := ParseEnvFile(a.loader.shown(path), data, d.lookup)
-		var faults Errors
-		if errors.As(err, &faults) {
-			d.errs = append(d.errs, faults...)
-		}
+		entries, faults := parseEnvFile(a.loader.shown(path), data, d.lookup)
+		d.errs = append(d.errs, faults...)
 		a.files = append(a.files, entries...)
 	})
 }
