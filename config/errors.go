@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -134,8 +135,24 @@ func newSource(name string, data []byte) *source {
 // fail notes a fault at a byte offset.
 func (s *source) fail(offset int, hint, format string, args ...any) {
 	e := s.at(offset)
-	e.Msg, e.Hint = fmt.Sprintf(format, args...), hint
+	e.Msg, e.Hint = oneLine(fmt.Sprintf(format, args...)), oneLine(hint)
 	s.errs = append(s.errs, e)
+}
+
+// oneLine writes control characters as Go does: a message may repeat a key or a pattern that holds some.
+func oneLine(s string) string {
+	if !strings.ContainsFunc(s, unicode.IsControl) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // at returns an error without a message for a byte offset.

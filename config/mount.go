@@ -27,6 +27,8 @@ func parseMount(s, base, home string) (Mount, error) {
 	switch {
 	case s == "":
 		return Mount{}, errors.New("is empty; want source:target")
+	case hasControl(s):
+		return Mount{}, errControl
 	case len(parts) > 3:
 		return Mount{}, errors.New("too many colons; want source:target[:ro]; --mount takes paths with a colon")
 	case len(parts) == 1:
@@ -99,8 +101,6 @@ func isHostPath(s string) bool {
 // hostPath makes a path of the host absolute.
 func hostPath(s, base, home string) (string, error) {
 	switch {
-	case hasControl(s):
-		return "", fmt.Errorf("path %q holds a control character or bytes that are not UTF-8", clip(s))
 	case s == "~" || strings.HasPrefix(s, "~/"):
 		if home == "" {
 			return "", errors.New("~ cannot be resolved: there is no home directory ($HOME is not set)")
@@ -119,8 +119,6 @@ func mountTarget(s string) (string, error) {
 	switch {
 	case s == "":
 		return "", errors.New("the target is empty; want an absolute path in the sandbox")
-	case hasControl(s):
-		return "", fmt.Errorf("target %q holds a control character or bytes that are not UTF-8", clip(s))
 	case s[0] != '/':
 		return "", fmt.Errorf("target %q is not an absolute path in the sandbox", clip(s))
 	case slices.Contains(strings.Split(s, "/"), ".."):
@@ -136,7 +134,7 @@ func mountTarget(s string) (string, error) {
 // volumeName checks a source that is no path.
 func volumeName(s string) error {
 	err := ValidName(s)
-	if err != nil && strings.Contains(s, "/") && !hasControl(s) {
+	if err != nil && strings.Contains(s, "/") {
 		return fmt.Errorf("%q is neither a path nor a volume's name; a path begins with /, ./, ../ or ~/: ./%s", clip(s), clip(s))
 	}
 	if err != nil {

@@ -22,7 +22,7 @@ func ParseMountFlag(s, base, home string) (Mount, error) {
 
 func parseMountFlag(s, base, home string) (Mount, error) {
 	if hasControl(s) {
-		return Mount{}, errors.New("it holds a control character or bytes that are not UTF-8")
+		return Mount{}, errControl
 	}
 	fields, err := csv.NewReader(strings.NewReader(s)).Read()
 	if err != nil {

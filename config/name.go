@@ -120,6 +120,9 @@ func clip(s string) string {
 	return string(r[:37]) + "..."
 }
 
+// errControl is the fault that hasControl finds.
+var errControl = errors.New("it holds a control character or bytes that are not UTF-8")
+
 // hasControl reports whether s holds a control character or bytes that are not UTF-8: neither belongs in a name or a
 // path that is written to a terminal, a hosts file or a mount table.
 func hasControl(s string) bool {

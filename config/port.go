@@ -20,6 +20,9 @@ func ParsePort(s string) (Port, error) {
 	fail := func(format string, args ...any) (Port, error) {
 		return Port{}, fmt.Errorf("port %q: %s", clip(s), fmt.Sprintf(format, args...))
 	}
+	if hasControl(s) {
+		return fail("%v", errControl)
+	}
 	rest, protocol, given := strings.Cut(s, "/")
 	if given {
 		p.Protocol = strings.ToLower(protocol)

@@ -18,6 +18,9 @@ func ParseTmpfs(s string) (Mount, error) {
 }
 
 func parseTmpfs(s string) (Mount, error) {
+	if hasControl(s) {
+		return Mount{}, errControl
+	}
 	target, options, hasOptions := strings.Cut(s, ":")
 	m := Mount{Kind: MountTmpfs}
 	var err error

@@ -63,7 +63,7 @@ func userKeys() []key[User] {
 	return []key[User]{
 		{"store", func(d *decoder, n *node, u *User) {
 			parsed(d, n, "store", "a string", func(s string) (string, error) {
-				if !filepath.IsAbs(s) && s != "~" && !strings.HasPrefix(s, "~/") {
+				if hasControl(s) || !filepath.IsAbs(s) && s != "~" && !strings.HasPrefix(s, "~/") {
 					return "", fmt.Errorf("store %q: want an absolute path, or one that begins with ~/", clip(s))
 				}
 				return hostPath(s, d.dir, d.home)
