@@ -22,12 +22,14 @@ func TestFindWalksUp(t *testing.T) {
 }
 
 func TestFindWithoutProject(t *testing.T) {
-	dir := t.TempDir()
-	_, err := Find(dir)
+	const nowhere = "/proc" // a folder above which people leave no project, unlike the one for temporary files
+	_, err := Find(nowhere)
 	var none *NoProjectError
-	if !errors.Is(err, ErrNoProject) || !errors.As(err, &none) || none.Dir != dir || none.Hint == "" {
-		t.Errorf("the error is %#v, want a NoProjectError for %s", err, dir)
+	if !errors.Is(err, ErrNoProject) || !errors.As(err, &none) || none.Dir != nowhere || none.Hint == "" {
+		t.Errorf("the error is %#v, want a NoProjectError for %s", err, nowhere)
 	}
+	refuses(t, nowhere, `no whisk.toml in "/proc" or a folder above it`, err)
+	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, FileName), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -22,11 +22,17 @@ func FuzzLoad(f *testing.F) {
 		}
 		f.Add(data)
 	}
-	for _, s := range []string{"a.b.c = 1\n[a.b]\n", "[[app]]\n[[app]]\n[app.x]\n", "app = { web = { image = 'x' } }\n[app.web.env]\n", "[app.web]\nready.tcp = 1\nready.timeout = 1d\n"} {
+	for _, s := range []string{"a.b.c = 1\n[a.b]\n", "[[app]]\n[[app]]\n[app.x]\n", "app = { web = { image = 'x' } }\n[app.web.env]\n", "[a.b]\n[a]\nc.d=1\nc.e=2\n[a.c.f]\n", "[[a]]\n[a.b]\n[[a]]\n[a.b]\n[[a.c]]\n", "a=[{b.c=1,b.d=2}]\n", "[app.web]\nready.tcp = 1\nready.timeout = 1d\n"} {
 		f.Add([]byte(s))
 	}
 	path := filepath.Join(f.TempDir(), FileName)
 	f.Fuzz(func(t *testing.T, data []byte) {
+		tree := newSource(FileName, data)
+		parseDocument(tree)
+		var any map[string]any
+		if err := toml.Unmarshal(tree.data, &any); (err == nil) != (len(tree.errs) == 0) {
+			t.Errorf("go-toml's decoder says %v, whisk's tree says %v", err, tree.errs)
+		}
 		src := newSource(FileName, data)
 		l := newLoader(path, src, LoadOptions{LookupEnv: env("SET", "yes"), Home: "/home/user"})
 		l.load()
@@ -34,10 +40,6 @@ func FuzzLoad(f *testing.F) {
 		placed(t, faults)
 		if len(faults) > 0 {
 			return
-		}
-		var any map[string]any
-		if err := toml.Unmarshal(src.data, &any); err != nil {
-			t.Errorf("it loads, but is no TOML: %v", err)
 		}
 		for _, a := range l.project.Apps {
 			if a.Image == "" || ValidAppName(a.Name) != nil {
