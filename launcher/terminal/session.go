@@ -167,7 +167,13 @@ func (s *Session) copyOutput(out *os.File) {
 	defer close(s.output)
 	stop := int(s.drain[0].Fd())
 	buf := make([]byte, chunk)
+	over := false
 	for left := leftover; left > 0; {
+		select {
+		case <-s.detached: // the output is the keeper's
+			return
+		default:
+		}
 		n, err := unix.Read(s.fd, buf)
 		switch {
 		case n > 0:
@@ -185,8 +191,12 @@ func (s *Session) copyOutput(out *os.File) {
 			if got, _, err := wait(s.fd, unix.POLLIN, stop); err != nil || got == 0 {
 				return
 			}
+		case err == unix.EIO && !over:
+			// No process has the pty open any more, pty(7). The kernel asks for that after it has looked for
+			// input (n_tty_read), so what came in between is still there: a second answer is the truth.
+			over = true
 		default:
-			return // 0 or EIO: no process has the pty open any more, pty(7)
+			return
 		}
 	}
 }
@@ -211,6 +221,8 @@ func (s *Session) copyInput(in *os.File, keys *matcher) {
 			return
 		}
 		if detach {
+			// The flag belongs to all who hold this pty, and the keeper reads it from now on.
+			_ = unix.SetNonblock(s.fd, false)
 			close(s.detached)
 			return
 		}

@@ -190,6 +190,9 @@ func TestDetachKeysLeaveTheAppRunning(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if flags, err := unix.FcntlInt(uintptr(keep), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+		t.Errorf("the pty was left non-blocking for its next reader: flags %#x, %v", flags, err)
+	}
 	if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Errorf("the app is gone: %v", err)
 	}
