@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 )
 
@@ -57,6 +58,9 @@ func ParseEnvLines(name string, data []byte, lookup Lookup) ([]string, error) {
 	return entries, nil
 }
 
+// envKeyLetters are what a name in .env holds; what else stands before a = is text that went astray.
+const envKeyLetters = "_.-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 type envParser struct {
 	*source
 	text    string
@@ -100,7 +104,11 @@ func (p *envParser) entry() {
 		key, _, _ = strings.Cut(key, " #")
 		key = strings.TrimRight(key, " \t")
 	}
-	if err := envKey(key); err != nil {
+	err := envKey(key)
+	if odd := strings.Trim(key, envKeyLetters); err == nil && odd != "" {
+		err = fmt.Errorf("environment variable %q: a name is letters, digits, _, . and -", clip(key))
+	}
+	if err != nil {
 		p.fail(start, "write KEY=VALUE, one to a line; # begins a comment", "%v", err)
 		p.restOfLine()
 		return
