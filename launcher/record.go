@@ -96,8 +96,12 @@ func Records(d Dirs) ([]Record, error) {
 	return out, nil
 }
 
-// settle corrects a record whose keeper is gone. It returns false for a sandbox that is to be forgotten.
+// settle corrects a record whose keeper is gone. It returns false for a sandbox that is to be forgotten, as are
+// those that never came to run.
 func (r *Record) settle() bool {
+	if r.State == Created {
+		return false
+	}
 	if r.State == Running {
 		r.State, r.ExitCode, r.Error = Exited, 128+int(unix.SIGKILL), "its keeper was killed"
 		r.FinishedAt = time.Now().UTC()
@@ -183,59 +187,4 @@ func RemoveSandbox(d Dirs, id string, volumes bool) error {
 		}
 	}
 	return discard(d.Sandboxes(), id)
-}
-
-// Sweep removes what killed keepers and commands have left on disk: sandboxes that were to be forgotten, and
-// half-made or half-removed folders. It writes down the end of the others. It must be called inside whisk's user
-// namespace. A folder whose network is held is left alone, as is one younger than a minute without a record.
-func Sweep(d Dirs) error {
-	var faults []error
-	entries, err := os.ReadDir(d.Sandboxes())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("sweep sandboxes: %w", err)
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
-			faults = append(faults, sweepHidden(d.Sandboxes(), e))
-			continue
-		}
-		r, err := ReadRecord(d, e.Name())
-		if err != nil {
-			if info, ierr := e.Info(); errors.Is(err, fs.ErrNotExist) && ierr == nil && time.Since(info.ModTime()) > time.Minute {
-				faults = append(faults, discard(d.Sandboxes(), e.Name()))
-			}
-			continue
-		}
-		if Held(d, r.KeeperName()) {
-			continue
-		}
-		was := r.State
-		if !r.settle() {
-			faults = append(faults, RemoveSandbox(d, r.ID, true))
-		} else if was == Running {
-			faults = append(faults, r.Write(d))
-		}
-	}
-	volumes, _ := os.ReadDir(d.Volumes())
-	for _, e := range volumes {
-		if strings.HasPrefix(e.Name(), ".") {
-			faults = append(faults, sweepHidden(d.Volumes(), e))
-			continue
-		}
-		if v, err := InspectVolume(d, e.Name()); err == nil && v.Anonymous != "" && time.Since(v.CreatedAt) > time.Minute {
-			if _, err := os.Stat(d.Sandbox(v.Anonymous)); errors.Is(err, fs.ErrNotExist) {
-				faults = append(faults, discard(d.Volumes(), v.Name))
-			}
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// sweepHidden removes a folder that a killed command was making or removing, when it is old enough that nobody
-// still is.
-func sweepHidden(dir string, e fs.DirEntry) error {
-	if info, err := e.Info(); err != nil || !strings.HasPrefix(e.Name(), ".gone-") && time.Since(info.ModTime()) < time.Minute {
-		return nil
-	}
-	return removeTree(filepath.Join(dir, e.Name()))
 }

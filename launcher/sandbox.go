@@ -201,7 +201,7 @@ func (s *Sandbox) Terminal(owner int) (master, slave *os.File, err error) {
 		master.Close()
 		return nil, nil, fmt.Errorf("unlock terminal: %w", err)
 	}
-	peer, err := unix.IoctlRetInt(fd, unix.TIOCGPTN)
+	peer, err := unix.IoctlGetUint32(fd, unix.TIOCGPTN)
 	if err != nil {
 		master.Close()
 		return nil, nil, fmt.Errorf("number terminal: %w", err)
@@ -284,8 +284,11 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 			return fmt.Errorf("open process 1: %w", err)
 		}
 		defer unix.Close(pidfd)
-		if err := unix.Setns(pidfd, unix.CLONE_NEWPID); err != nil && err != unix.ESRCH {
-			return fmt.Errorf("enter pid namespace: %w", err)
+		if err := unix.Setns(pidfd, unix.CLONE_NEWPID); err != nil {
+			// An app that has ended already cannot be joined, and need not be; pidfd_open(2) says that it has.
+			if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 1000); n == 0 {
+				return fmt.Errorf("enter pid namespace: %w", err)
+			}
 		}
 		return nil
 	})

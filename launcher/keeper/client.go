@@ -28,12 +28,15 @@ type Client struct {
 
 	mu    sync.Mutex
 	first net.Conn // the connection that a new keeper was born with; used up by the first request
+
+	// again finds or starts a keeper anew; nil for a client that only Dial has made.
+	again func(context.Context) (net.Conn, error)
 }
 
 // Dial finds the keeper of a network; ErrNoKeeper when there is none.
 func Dial(ctx context.Context, dirs launcher.Dirs, network string) (*Client, error) {
 	c := &Client{dir: dirs.Network(network)}
-	conn, err := c.dial(ctx)
+	conn, err := c.find(ctx)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
 		return nil, ErrNoKeeper
 	}
@@ -52,6 +55,14 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if conn != nil {
 		return conn, nil
 	}
+	if c.again != nil {
+		return c.again(ctx)
+	}
+	return c.find(ctx)
+}
+
+// find connects to a keeper that listens.
+func (c *Client) find(ctx context.Context) (net.Conn, error) {
 	// A socket's path is limited to 108 bytes, unix(7); its folder's descriptor has a short one.
 	dir, err := os.Open(c.dir)
 	if err != nil {
@@ -76,11 +87,23 @@ func (c *Client) Close() error {
 
 // do sends one request with descriptors and calls each for every event of the reply. The error is an
 // *launcher.Error when the keeper sent one. A reply that ends without "done" is an error: the keeper died.
+// A keeper that was leaving is replaced, as often as a few may leave in a row.
 func (c *Client) do(ctx context.Context, path string, body any, files []*os.File, each func(Event)) error {
 	doc, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encode request: %w", err)
 	}
+	for range 10 {
+		err = c.try(ctx, path, doc, files, each)
+		var e *launcher.Error
+		if c.again == nil || !errors.As(err, &e) || e.Kind != launcher.KindLeaving {
+			return err
+		}
+	}
+	return err
+}
+
+func (c *Client) try(ctx context.Context, path string, doc []byte, files []*os.File, each func(Event)) error {
 	conn, err := c.dial(ctx)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
 		return ErrNoKeeper
@@ -242,28 +265,15 @@ func (c *Client) Down(ctx context.Context, r DownRequest, each func(Event)) erro
 
 // WaitGone returns when the keeper has let go of its network, with its namespaces and files.
 func (c *Client) WaitGone(ctx context.Context) error {
-	f, err := os.Open(filepath.Join(c.dir, "lock"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-		if err == nil {
-			return nil
-		}
-		if err != unix.EWOULDBLOCK && err != unix.EINTR {
-			return fmt.Errorf("wait for the keeper: %w", err)
-		}
+	dirs := launcher.Dirs{Run: filepath.Dir(filepath.Dir(c.dir))}
+	for launcher.Held(dirs, filepath.Base(c.dir)) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
+	return nil
 }
 
 // receiveFile takes one descriptor from a socket.

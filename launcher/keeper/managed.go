@@ -1,0 +1,502 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/config"
+	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/slirp"
+)
+
+// defaultStopTimeout is how long stop waits before SIGKILL; the same as Docker's.
+const defaultStopTimeout = 10 * time.Second
+
+// managed is a sandbox that the keeper looks after, from its creation until it has ended for good.
+type managed struct {
+	s    *server
+	base *launcher.Base
+
+	mu       sync.Mutex
+	rec      launcher.Record
+	sb       *launcher.Sandbox
+	ep       *slirp.Endpoint
+	ports    []*slirp.Published
+	log      *launcher.Log
+	copies   sync.WaitGroup // of output to the log
+	front    *front         // the command in the foreground, if any
+	execs    map[string]*launcher.Process
+	stopping bool // asked to end: no restart
+	lines    func(launcher.LogLine)
+
+	ended chan struct{} // closed when the app has ended for good and its ports are free
+	gone  chan struct{} // closed when everything of it has been taken down
+}
+
+// front is a command that runs a sandbox in the foreground.
+type front struct {
+	files  []*os.File // three streams, or the terminal's channel
+	master *os.File
+	done   chan struct{} // closed when it detaches
+	once   sync.Once
+}
+
+// create makes the sandbox's folder and record, or takes up those of one that has ended.
+func (s *server) create(ctx context.Context, spec *launcher.Spec, old *launcher.Record) (*managed, error) {
+	if err := checkVersion(spec.Version); err != nil {
+		return nil, err
+	}
+	if !validID(spec.ID) {
+		return nil, fmt.Errorf("sandbox id %s is not 12 hex digits", strconv.Quote(spec.ID))
+	}
+	if spec.KeeperName() != s.doc.Network {
+		return nil, fmt.Errorf("sandbox %s is for network %s, and this keeper holds %s", spec.ID, strconv.Quote(spec.KeeperName()), strconv.Quote(s.doc.Network))
+	}
+	base, err := s.base(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	m := &managed{s: s, base: base, ended: make(chan struct{}), gone: make(chan struct{}), execs: map[string]*launcher.Process{}}
+	if old != nil {
+		m.rec = *old
+	} else {
+		m.rec = launcher.Record{Spec: *spec, State: launcher.Created, CreatedAt: time.Now().UTC(), ImageID: base.ID, ImageDigest: base.Digest}
+	}
+	if !s.hold() {
+		return nil, &launcher.Error{Message: "the keeper is leaving", Kind: launcher.KindLeaving, Exit: launcher.ExitWhisk}
+	}
+	if err := m.enter(old != nil); err != nil {
+		s.release()
+		return nil, err
+	}
+	return m, nil
+}
+
+// enter gives the sandbox its name and folder.
+func (m *managed) enter(known bool) error {
+	d := m.s.doc.Dirs
+	if !known {
+		if err := os.MkdirAll(d.Sandboxes(), 0o700); err != nil {
+			return fmt.Errorf("make sandbox: %w", err)
+		}
+		if m.rec.Name == "" {
+			m.rec.Name = m.rec.ID
+			if err := m.makeFolder(); err != nil {
+				return err
+			}
+		} else if err := m.takeName(); err != nil {
+			return err
+		}
+	}
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
+	if m.s.sandboxes[m.rec.ID] != nil {
+		return fmt.Errorf("sandbox %s is running", m.rec.ID)
+	}
+	m.s.sandboxes[m.rec.ID] = m
+	return nil
+}
+
+func (m *managed) makeFolder() error {
+	if err := os.Mkdir(m.s.doc.Dirs.Sandbox(m.rec.ID), 0o711); err != nil {
+		return fmt.Errorf("make sandbox: %w", err)
+	}
+	return m.rec.Write(m.s.doc.Dirs)
+}
+
+// takeName makes the folder while no other keeper can give the same name away.
+func (m *managed) takeName() error {
+	d := m.s.doc.Dirs
+	if err := config.ValidName(m.rec.Name); err != nil {
+		return err
+	}
+	lock, err := os.Open(d.Sandboxes())
+	if err != nil {
+		return fmt.Errorf("lock names: %w", err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock names: %w", err)
+	}
+	records, err := launcher.Records(d)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if r.Name == m.rec.Name {
+			return &launcher.Error{Message: fmt.Sprintf("the name %q is taken by sandbox %s", r.Name, r.ID), Hint: "whisk rm " + r.Name + ", or choose another --name", Exit: launcher.ExitWhisk}
+		}
+	}
+	return m.makeFolder()
+}
+
+func validID(id string) bool {
+	if len(id) != 12 {
+		return false
+	}
+	for _, c := range id {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// start launches the sandbox and looks after it until it has ended for good. On an error nothing runs, and the
+// caller drops it.
+func (m *managed) start(ctx context.Context, f *front) error {
+	if err := m.launch(ctx, f); err != nil {
+		return err
+	}
+	go m.lookAfter()
+	m.s.sweepOnce.Do(func() {
+		m.s.sweeping.Go(func() { _ = launcher.Sweep(m.s.doc.Dirs) })
+	})
+	return nil
+}
+
+// launch makes namespaces, root and network side by side and starts the app.
+func (m *managed) launch(ctx context.Context, f *front) (err error) {
+	type network struct {
+		n   *slirp.Network
+		err error
+	}
+	joined := m.rec.Network != "none"
+	net := make(chan network, 1)
+	if joined {
+		go func() {
+			n, err := m.s.network(m.s.ctx, m.rec.Egress)
+			net <- network{n, err}
+		}()
+	}
+	sb, err := launcher.Prepare(&m.rec.Spec, launcher.Options{Dirs: m.s.doc.Dirs, Base: m.base, MaxID: m.s.doc.MaxID, Volumes: m.rec.Volumes})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			m.unplug()
+			sb.Close()
+			m.mu.Lock()
+			m.rec.Volumes = sb.Volumes()
+			m.mu.Unlock()
+		}
+	}()
+	if joined {
+		n := <-net
+		if n.err != nil {
+			return fmt.Errorf("make network: %w", n.err)
+		}
+		if err := m.plug(ctx, n.n, sb); err != nil {
+			return err
+		}
+	} else {
+		if err := sb.Loopback(); err != nil {
+			return err
+		}
+		if len(m.rec.App.Ports) > 0 {
+			return &launcher.Error{Message: "ports cannot be published without a network", Hint: "leave -p away, or --network none", Exit: launcher.ExitWhisk}
+		}
+		if err := sb.Names(m.extraHosts(netip.Addr{}), nil, ""); err != nil {
+			return err
+		}
+	}
+	if err := sb.Built(ctx); err != nil {
+		return err
+	}
+	stdio, after, err := m.streams(sb, f)
+	if err != nil {
+		return err
+	}
+	defer closeAll(stdio.own)
+	started, err := sb.Start(stdio.Stdio)
+	if err != nil {
+		after(false)
+		return err
+	}
+	after(true)
+	m.mu.Lock()
+	m.sb, m.front = sb, f
+	r := &m.rec
+	r.State, r.StartedAt, r.FinishedAt, r.ExitCode, r.Error = launcher.Running, time.Now().UTC(), time.Time{}, 0, ""
+	r.PID, r.Argv, r.Env, r.User, r.Workdir, r.StopSignal, r.Volumes = started.PID, started.Argv, started.Env, started.User, started.Workdir, started.Signal, started.Volumes
+	r.Ready = r.App.Ready == nil
+	err = r.Write(m.s.doc.Dirs)
+	m.mu.Unlock()
+	if err != nil {
+		_ = sb.Signal(unix.SIGKILL)
+		return err
+	}
+	return nil
+}
+
+// plug joins the sandbox to the network, publishes its ports and tells it its names.
+func (m *managed) plug(ctx context.Context, n *slirp.Network, sb *launcher.Sandbox) error {
+	app := &m.rec.App
+	name := app.Name
+	if name == "" {
+		name = m.rec.Name
+	}
+	var wish netip.Addr
+	if a, err := netip.ParseAddr(m.rec.IPv4); err == nil {
+		wish = a // a restart keeps its address
+	}
+	aliases := append([]string{m.rec.ID}, m.rec.Aliases...)
+	if app.Hostname != "" && app.Hostname != name {
+		aliases = append(aliases, app.Hostname)
+	}
+	ep, err := n.Attach(ctx, slirp.AttachOptions{NetNS: int(sb.NetNS().Fd()), Name: name, Aliases: aliases, IPv4: wish})
+	if err != nil {
+		return fmt.Errorf("join network: %w", err)
+	}
+	m.mu.Lock()
+	m.ep = ep
+	m.rec.IPv4, m.rec.IPv6, m.rec.Ports = addressOf(ep.IPv4()), addressOf(ep.IPv6()), nil
+	m.mu.Unlock()
+	for _, p := range app.Ports {
+		published, err := n.Publish(ctx, ep, p)
+		if err != nil {
+			return err
+		}
+		m.mu.Lock()
+		m.ports = append(m.ports, published...)
+		for _, q := range published {
+			m.rec.Ports = append(m.rec.Ports, launcher.PublishedPort{HostIP: q.HostAddr().Addr().String(), HostPort: q.HostAddr().Port(), AppPort: q.AppPort, Protocol: q.Protocol})
+		}
+		m.mu.Unlock()
+	}
+	hostname := app.Hostname
+	if hostname == "" {
+		hostname = name
+	}
+	gateway, _ := n.Gateway()
+	var hosts []launcher.HostLine
+	for _, a := range []netip.Addr{ep.IPv4(), ep.IPv6()} {
+		if a.IsValid() {
+			hosts = append(hosts, launcher.HostLine{Addr: a.String(), Names: []string{hostname}})
+		}
+	}
+	return sb.Names(append(hosts, m.extraHosts(gateway)...), []string{gateway.String()}, "")
+}
+
+func (m *managed) extraHosts(gateway netip.Addr) []launcher.HostLine {
+	var out []launcher.HostLine
+	for _, h := range m.rec.App.ExtraHosts {
+		addr := h.Addr
+		if addr == "host-gateway" {
+			addr = addressOf(gateway)
+		}
+		if addr != "" {
+			out = append(out, launcher.HostLine{Addr: addr, Names: []string{h.Name}})
+		}
+	}
+	return out
+}
+
+// unplug frees the host's ports first, so that they can be used again at once, and then leaves the network.
+func (m *managed) unplug() {
+	m.mu.Lock()
+	ports, ep := m.ports, m.ep
+	m.ports, m.ep = nil, nil
+	m.mu.Unlock()
+	for _, p := range ports {
+		p.Close()
+	}
+	if ep != nil {
+		ep.Close()
+	}
+}
+
+// lookAfter waits for the app's end, starts it again as its restart policy says, and takes everything down.
+func (m *managed) lookAfter() {
+	backoff := 100 * time.Millisecond
+	for {
+		began := time.Now()
+		<-m.sb.Exited()
+		code := m.sb.ExitCode()
+		m.mu.Lock()
+		ports := m.ports
+		m.ports = nil
+		m.mu.Unlock()
+		for _, p := range ports {
+			p.Close()
+		}
+		m.copies.Wait()
+		if !m.restarts(code) {
+			m.finish(code, "")
+			return
+		}
+		m.unplug()
+		m.sb.Close()
+		if time.Since(began) > 10*time.Second {
+			backoff = 100 * time.Millisecond
+		}
+		if !m.pause(backoff) {
+			m.finish(code, "")
+			return
+		}
+		backoff = min(2*backoff, time.Minute)
+		m.mu.Lock()
+		m.rec.Restarts++
+		m.mu.Unlock()
+		if err := m.launch(m.s.ctx, nil); err != nil {
+			m.finish(launcher.AsError(err).Exit, err.Error())
+			return
+		}
+	}
+}
+
+// pause waits before a restart; false when the sandbox is asked to end meanwhile.
+func (m *managed) pause(d time.Duration) bool {
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		m.mu.Lock()
+		stopping := m.stopping
+		m.mu.Unlock()
+		if stopping {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *managed) restarts(code int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopping || m.front != nil {
+		return false
+	}
+	switch r := m.rec.App.Restart; r.Policy {
+	case "always", "unless-stopped":
+		return true
+	case "on-failure":
+		return code != 0 && (r.Max == 0 || m.rec.Restarts < r.Max)
+	}
+	return false
+}
+
+// finish writes down the end, tells who waits, and only then takes the namespaces down: that takes the kernel
+// tens of milliseconds, behind the user's back.
+func (m *managed) finish(code int, fault string) {
+	m.mu.Lock()
+	r := &m.rec
+	r.State, r.ExitCode, r.FinishedAt, r.Error = launcher.Exited, code, time.Now().UTC(), fault
+	r.PID, r.IPv4, r.IPv6, r.Ports, r.Ready = 0, "", "", nil, false
+	if !r.Remove {
+		_ = r.Write(m.s.doc.Dirs) // a full disk: the next command sees a keeper that is gone
+	}
+	if m.log != nil {
+		m.log.Close()
+		m.log = nil
+	}
+	m.mu.Unlock()
+	close(m.ended)
+	m.drop()
+}
+
+// drop takes down what is left of a sandbox that does not run.
+func (m *managed) drop() {
+	m.unplug()
+	m.mu.Lock()
+	sb, id, log := m.sb, m.rec.ID, m.log
+	remove := m.rec.Remove || m.rec.State == launcher.Created
+	m.log = nil
+	m.mu.Unlock()
+	if log != nil {
+		log.Close()
+	}
+	if sb != nil {
+		sb.Close()
+	}
+	if remove {
+		_ = m.forget()
+	}
+	m.s.mu.Lock()
+	delete(m.s.sandboxes, id)
+	m.s.mu.Unlock()
+	close(m.gone)
+	m.s.release()
+}
+
+// forget removes the sandbox's folder and anonymous volumes, also those that no record names yet.
+func (m *managed) forget() error {
+	var faults []error
+	for _, v := range m.rec.Volumes {
+		if err := launcher.DiscardVolume(m.s.doc.Dirs, v); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	return errors.Join(append(faults, launcher.RemoveSandbox(m.s.doc.Dirs, m.rec.ID, true))...)
+}
+
+func (m *managed) code() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rec.ExitCode
+}
+
+func (m *managed) snapshot() *launcher.Record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.rec
+	r.Ports = slices.Clone(r.Ports)
+	return &r
+}
+
+func (m *managed) signal(exec string, sig unix.Signal) error {
+	m.mu.Lock()
+	p, sb := m.execs[exec], m.sb
+	m.mu.Unlock()
+	if exec != "" {
+		if p == nil {
+			return nil // it has ended
+		}
+		return p.Signal(sig)
+	}
+	if sb == nil {
+		return nil
+	}
+	return sb.Signal(sig)
+}
+
+func (m *managed) kill() {
+	m.mu.Lock()
+	m.stopping = true
+	sb := m.sb
+	m.mu.Unlock()
+	if sb != nil {
+		_ = sb.Signal(unix.SIGKILL)
+	}
+}
+
+// stop asks the app to end and kills it when it does not in time. It returns when the app has ended for good.
+func (m *managed) stop(timeout *time.Duration) {
+	m.mu.Lock()
+	m.stopping = true
+	wait := defaultStopTimeout
+	if m.rec.App.StopTimeout != nil {
+		wait = *m.rec.App.StopTimeout
+	}
+	if timeout != nil {
+		wait = *timeout
+	}
+	sb, sig := m.sb, unix.Signal(m.rec.StopSignal)
+	m.mu.Unlock()
+	if sb != nil {
+		_ = sb.Signal(sig)
+	}
+	select {
+	case <-m.ended:
+	case <-time.After(wait):
+		m.kill()
+		<-m.ended
+	}
+}

@@ -1,0 +1,127 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/config"
+	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/userns"
+)
+
+// StageName is argv[0] of the keeper's stage.
+const StageName = "whisk-keeper"
+
+// stageVersion is the version of the document that a keeper is started with.
+const stageVersion = 1
+
+// stage is that document.
+type stage struct {
+	Version int           `json:"version"`
+	Dirs    launcher.Dirs `json:"dirs"`
+	Network string        `json:"network"`
+	Single  bool          `json:"single"` // a one-id map
+	MaxID   int           `json:"max_id"` // the highest id that is mapped
+	Env     []string      `json:"env"`    // what the libraries read: HOME, PATH, TMPDIR
+}
+
+// Open connects to the keeper of a network, or starts one with this id map. The client starts another if that
+// one leaves before it has taken a request.
+func Open(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map) (*Client, error) {
+	if err := config.ValidName(network); err != nil {
+		return nil, launcher.AsError(fmt.Errorf("network: %w", err))
+	}
+	again := func(ctx context.Context) (net.Conn, error) { return connect(ctx, dirs, network, m) }
+	conn, err := again(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{dir: dirs.Network(network), first: conn, again: again}, nil
+}
+
+// connect finds a keeper that listens, or starts one that is born with a connection. A keeper on its way out holds
+// the network for a few milliseconds more: connect waits for it.
+func connect(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map) (net.Conn, error) {
+	if err := dirs.Make(); err != nil {
+		return nil, err
+	}
+	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
+		c := &Client{dir: dirs.Network(network)}
+		conn, err := c.find(ctx)
+		if err == nil {
+			return conn, nil
+		}
+		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ECONNREFUSED) {
+			return nil, fmt.Errorf("connect to the keeper of network %q: %w", network, err)
+		}
+		if !launcher.Held(dirs, network) {
+			return start(ctx, dirs, network, m)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map) (net.Conn, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make control connection: %w", err)
+	}
+	here, there := os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control")
+	defer here.Close()
+	defer there.Close()
+	in, out, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("make stage document: %w", err)
+	}
+	defer in.Close()
+	defer out.Close()
+	doc := stage{Version: stageVersion, Dirs: dirs, Network: network, Single: m.Single, Env: passOn()}
+	for _, r := range m.UIDs {
+		doc.MaxID = max(doc.MaxID, int(r.Inside+r.Size-1))
+	}
+	b, err := json.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("encode stage document: %w", err)
+	}
+	if len(b) > os.Getpagesize()*15 { // a pipe takes 16 pages without a reader, pipe(7)
+		return nil, errors.New("encode stage document: too long")
+	}
+	if _, err := out.Write(b); err != nil {
+		return nil, fmt.Errorf("write stage document: %w", err)
+	}
+	out.Close()
+	s := userns.Stage{Name: StageName, Args: []string{network}, Env: doc.Env, Files: []*os.File{there, in}, Setsid: true, Dir: "/"}
+	if os.Getenv("WHISK_DEBUG") != "" {
+		s.Stderr = os.Stderr
+	}
+	if _, err := m.Start(ctx, s); err != nil {
+		return nil, err
+	}
+	conn, err := net.FileConn(here)
+	if err != nil {
+		return nil, fmt.Errorf("use control connection: %w", err)
+	}
+	return conn, nil
+}
+
+// passOn picks the variables that a keeper needs; the rest of the caller's environment is none of its business.
+func passOn() []string {
+	var env []string
+	for _, name := range []string{"HOME", "PATH", "TMPDIR", "LANG", "GOCOVERDIR", "WHISK_TEST_ID"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}

@@ -1,0 +1,320 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/slirp"
+)
+
+// maxRequest bounds the JSON of one request.
+const maxRequest = 16 << 20
+
+// server is the keeper's state.
+type server struct {
+	ctx context.Context // ends with the keeper
+	doc *stage
+
+	mu        sync.Mutex
+	sandboxes map[string]*managed
+	active    int  // requests and sandboxes that keep the keeper
+	leaving   bool // no more work is taken
+	idle      chan struct{}
+
+	netOnce sync.Once
+	net     *slirp.Network
+	netErr  error
+
+	settled sync.Once
+
+	sweepOnce sync.Once
+	sweeping  sync.WaitGroup
+}
+
+func newServer(ctx context.Context, doc *stage) *server {
+	return &server{ctx: ctx, doc: doc, sandboxes: map[string]*managed{}, idle: make(chan struct{})}
+}
+
+// serve answers requests until nothing is left to look after.
+func (s *server) serve(l *listener) error {
+	mux := http.NewServeMux()
+	for path, h := range map[string]func(*http.Request, *reply) error{
+		"/v1/run":           s.handleRun,
+		"/v1/run-detached":  s.handleRunDetached,
+		"/v1/exec":          s.handleExec,
+		"/v1/exec-detached": s.handleExecDetached,
+		"/v1/start":         s.handleStart,
+		"/v1/signal":        s.handleSignal,
+		"/v1/detach":        s.handleDetach,
+		"/v1/up":            s.handleUp,
+		"/v1/down":          s.handleDown,
+	} {
+		mux.HandleFunc("POST "+path, s.handler(h))
+	}
+	srv := &http.Server{
+		Handler: mux, ConnContext: withConn, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+		// A keeper is started for a request; if its command dies before asking, there is nothing to stay for.
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				s.settleIn()
+			}
+		},
+	}
+	s.hold()
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve control socket: %w", err)
+	case <-s.idle:
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return srv.Shutdown(ctx)
+}
+
+// close lets go of the network and whatever is left.
+func (s *server) close() {
+	s.sweeping.Wait()
+	s.mu.Lock()
+	n := s.net
+	s.mu.Unlock()
+	if n != nil {
+		n.Close()
+	}
+}
+
+// hold keeps the keeper; it fails when it is leaving already.
+func (s *server) hold() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaving {
+		return false
+	}
+	s.active++
+	return true
+}
+
+func (s *server) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active--
+	if s.active == 0 && !s.leaving {
+		s.leaving = true
+		close(s.idle)
+	}
+}
+
+// reply is the stream of events that answers a request. It is safe for use by several goroutines.
+type reply struct {
+	mu sync.Mutex
+	w  http.ResponseWriter
+}
+
+func (r *reply) send(ev Event) {
+	b, err := json.Marshal(ev)
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, _ = r.w.Write(append(b, '\n')) // a client that is gone is noticed by its context
+	if f, ok := r.w.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+// settleIn ends the keeper's wait for the request that it was started for.
+func (s *server) settleIn() { s.settled.Do(s.release) }
+
+func (s *server) handler(h func(*http.Request, *reply) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		out := &reply{w: w}
+		if !s.hold() {
+			out.send(Event{Type: EventError, Error: &launcher.Error{Message: "the keeper is leaving", Kind: launcher.KindLeaving, Exit: launcher.ExitWhisk}})
+			return
+		}
+		defer s.release()
+		s.settleIn()
+		if err := h(r, out); err != nil {
+			out.send(Event{Type: EventError, Error: launcher.AsError(err)})
+			return
+		}
+		out.send(Event{Type: EventDone})
+	}
+}
+
+// readBody reads a request's document whole, so that the server notices when the client goes away.
+func readBody(r *http.Request, doc any) error {
+	b, err := io.ReadAll(io.LimitReader(r.Body, maxRequest+1))
+	if err != nil {
+		return fmt.Errorf("read request: %w", err)
+	}
+	if len(b) > maxRequest {
+		return errors.New("read request: too long")
+	}
+	if err := json.Unmarshal(b, doc); err != nil {
+		return fmt.Errorf("read request: %w", err)
+	}
+	return nil
+}
+
+func checkVersion(v int) error {
+	if v != launcher.SpecVersion {
+		return &launcher.Error{Message: fmt.Sprintf("this network's keeper is of another version of whisk (it speaks %d, asked %d)", launcher.SpecVersion, v), Hint: "whisk down, and up again", Exit: launcher.ExitWhisk}
+	}
+	return nil
+}
+
+// network makes the network with its first sandbox, whose egress policy it takes.
+func (s *server) network(ctx context.Context, egress string) (*slirp.Network, error) {
+	s.netOnce.Do(func() {
+		v4, v6 := slirp.ChoosePrefixes(s.doc.Network, nil)
+		n, err := slirp.New(ctx, slirp.Config{Name: s.doc.Network, IPv4: v4, IPv6: v6, Egress: egress, Log: slog.New(slog.DiscardHandler)})
+		s.mu.Lock()
+		s.net, s.netErr = n, err
+		s.mu.Unlock()
+	})
+	return s.net, s.netErr
+}
+
+func (s *server) find(r *http.Request) (*managed, error) {
+	id := r.URL.Query().Get("id")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.sandboxes[id]
+	if m == nil {
+		return nil, &launcher.Error{Message: fmt.Sprintf("sandbox %s is not running", strconv.Quote(id)), Hint: "whisk ps -a", Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
+	}
+	return m, nil
+}
+
+func (s *server) handleRun(r *http.Request, out *reply) error {
+	var spec launcher.Spec
+	if err := readBody(r, &spec); err != nil {
+		return err
+	}
+	files := takeFiles(r)
+	defer closeAll(files)
+	want := 3
+	if spec.App.TTY {
+		want = 1
+	}
+	if len(files) != want {
+		return fmt.Errorf("read request: %d descriptors came and %d are needed", len(files), want)
+	}
+	m, err := s.create(r.Context(), &spec, nil)
+	if err != nil {
+		return err
+	}
+	front := &front{files: files, done: make(chan struct{})}
+	if err := m.start(r.Context(), front); err != nil {
+		m.drop()
+		return err
+	}
+	out.send(Event{Type: EventStarted, ID: m.rec.ID, Record: m.snapshot()})
+	select {
+	case <-m.ended:
+	case <-front.done: // detached
+		return nil
+	case <-r.Context().Done():
+		m.kill()
+		<-m.ended
+	}
+	out.send(Event{Type: EventExited, ID: m.rec.ID, Code: m.code()})
+	return nil
+}
+
+func (s *server) handleRunDetached(r *http.Request, out *reply) error {
+	var spec launcher.Spec
+	if err := readBody(r, &spec); err != nil {
+		return err
+	}
+	m, err := s.create(r.Context(), &spec, nil)
+	if err != nil {
+		return err
+	}
+	if err := m.start(r.Context(), nil); err != nil {
+		m.drop()
+		return err
+	}
+	if r.Context().Err() != nil { // its command was killed: nobody knows of it
+		m.kill()
+		<-m.ended
+		return r.Context().Err()
+	}
+	out.send(Event{Type: EventStarted, ID: m.rec.ID, Record: m.snapshot()})
+	return nil
+}
+
+func (s *server) handleStart(r *http.Request, out *reply) error {
+	id := r.URL.Query().Get("id")
+	s.mu.Lock()
+	_, running := s.sandboxes[id]
+	s.mu.Unlock()
+	if running {
+		return nil
+	}
+	rec, err := launcher.ReadRecord(s.doc.Dirs, id)
+	if err != nil {
+		return &launcher.Error{Message: fmt.Sprintf("no sandbox %s", strconv.Quote(id)), Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
+	}
+	m, err := s.create(r.Context(), &rec.Spec, rec)
+	if err != nil {
+		return err
+	}
+	if err := m.start(r.Context(), nil); err != nil {
+		m.drop()
+		return err
+	}
+	out.send(Event{Type: EventStarted, ID: m.rec.ID, Record: m.snapshot()})
+	return nil
+}
+
+func (s *server) handleSignal(r *http.Request, _ *reply) error {
+	n, err := strconv.Atoi(r.URL.Query().Get("signal"))
+	if err != nil || n < 1 || n > 64 {
+		return fmt.Errorf("read request: no signal %s", strconv.Quote(r.URL.Query().Get("signal")))
+	}
+	m, err := s.find(r)
+	if err != nil {
+		return err
+	}
+	return m.signal(r.URL.Query().Get("exec"), unix.Signal(n))
+}
+
+func (s *server) handleDetach(r *http.Request, _ *reply) error {
+	m, err := s.find(r)
+	if err != nil {
+		return err
+	}
+	return m.detach()
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// addressOf gives the text of an address, empty for none.
+func addressOf(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}

@@ -1,0 +1,161 @@
+package keeper
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/launcher"
+)
+
+// streams are the standard streams of an app: own are the ends that the keeper closes once the app has them.
+type streams struct {
+	launcher.Stdio
+	own []*os.File
+}
+
+// streams makes the app's standard streams: the command's own in the foreground, pipes to the log otherwise, and
+// both ends of a pty for a terminal. after is called once the app has started, or has not.
+func (m *managed) streams(sb *launcher.Sandbox, f *front) (s streams, after func(started bool), err error) {
+	uid, err := sb.UserID("")
+	if err != nil {
+		return s, nil, err
+	}
+	if f != nil && !m.rec.App.TTY {
+		s.Stdio = launcher.Stdio(f.files)
+		return s, func(bool) {}, nil
+	}
+	if err := m.openLog(); err != nil {
+		return s, nil, err
+	}
+	if m.rec.App.TTY {
+		master, slave, err := sb.Terminal(uid)
+		if err != nil {
+			return s, nil, err
+		}
+		s.Stdio, s.own = launcher.Stdio{slave, slave, slave}, []*os.File{slave}
+		return s, func(started bool) {
+			if !started {
+				master.Close()
+				return
+			}
+			if f == nil {
+				m.copyTerminal(master)
+				return
+			}
+			f.master = master
+			_ = sendFile(f.files[0], master) // a command that is gone is noticed by its connection
+		}, nil
+	}
+	var ends []*os.File
+	fail := func(err error) (streams, func(bool), error) {
+		closeAll(append(ends, s.own...))
+		return streams{}, nil, err
+	}
+	for i, name := range []string{"stdout", "stderr"} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return fail(fmt.Errorf("make pipe for %s: %w", name, err))
+		}
+		// An app that has dropped to another user may open /dev/stdout again, as nginx does.
+		if err := w.Chown(uid, -1); err != nil {
+			return fail(fmt.Errorf("give %s to user %d: %w", name, uid, err))
+		}
+		ends, s.own = append(ends, r), append(s.own, w)
+		s.Stdio[i+1] = w
+	}
+	if m.rec.Stdin {
+		// Open, and silent: nobody is there to type.
+		r, w, err := os.Pipe()
+		if err != nil {
+			return fail(fmt.Errorf("make pipe for stdin: %w", err))
+		}
+		s.own = append(s.own, r)
+		s.Stdio[0] = r
+		return s, func(started bool) {
+			if !started {
+				closeAll(append(ends, w))
+				return
+			}
+			m.copyOutput(ends)
+			go func() { <-m.ended; w.Close() }()
+		}, nil
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return fail(err)
+	}
+	s.own = append(s.own, null)
+	s.Stdio[0] = null
+	return s, func(started bool) {
+		if !started {
+			closeAll(ends)
+			return
+		}
+		m.copyOutput(ends)
+	}, nil
+}
+
+func (m *managed) openLog() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.log != nil {
+		return nil
+	}
+	log, err := launcher.OpenLog(m.s.doc.Dirs.Log(m.rec.ID))
+	if err != nil {
+		return err
+	}
+	log.Line = m.lines
+	m.log = log
+	return nil
+}
+
+func (m *managed) copyOutput(ends []*os.File) {
+	log := m.log
+	for i, name := range []string{"stdout", "stderr"} {
+		m.copies.Go(func() {
+			log.Copy(ends[i], name)
+			ends[i].Close()
+		})
+	}
+}
+
+// copyTerminal logs what an app writes to its terminal when nobody watches.
+func (m *managed) copyTerminal(master *os.File) {
+	log := m.log
+	m.copies.Go(func() {
+		log.Copy(master, "stdout")
+		master.Close()
+	})
+}
+
+// detach lets a foreground sandbox live on without its command.
+func (m *managed) detach() error {
+	m.mu.Lock()
+	f := m.front
+	m.front = nil
+	m.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	if f.master == nil {
+		m.mu.Lock()
+		m.front = f
+		m.mu.Unlock()
+		return &launcher.Error{Message: "only a sandbox with a terminal can be detached from", Hint: "start it with -it, or with -d", Exit: launcher.ExitWhisk}
+	}
+	m.copyTerminal(f.master)
+	f.once.Do(func() { close(f.done) })
+	return nil
+}
+
+// sendFile sends one descriptor over a socket.
+func sendFile(sock, f *os.File) error {
+	err := unix.Sendmsg(int(sock.Fd()), []byte{0}, unix.UnixRights(int(f.Fd())), nil, unix.MSG_NOSIGNAL)
+	if err != nil {
+		return fmt.Errorf("send terminal: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// youngest is how old something without an owner must be before it counts as left behind: a command may be in the
+// middle of making it.
+const youngest = time.Minute
+
+// Sweep removes what killed keepers and commands have left on disk: sandboxes that were to be forgotten, and
+// half-made or half-removed folders. It writes down the end of the others. It must be called inside whisk's user
+// namespace. A folder whose network is held is left alone, as is one younger than youngest without a record.
+func Sweep(d Dirs) error {
+	var faults []error
+	entries, err := os.ReadDir(d.Sandboxes())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("sweep sandboxes: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			faults = append(faults, sweepHidden(d.Sandboxes(), e))
+			continue
+		}
+		r, err := ReadRecord(d, e.Name())
+		if err != nil {
+			if info, ierr := e.Info(); errors.Is(err, fs.ErrNotExist) && ierr == nil && time.Since(info.ModTime()) > youngest {
+				faults = append(faults, discard(d.Sandboxes(), e.Name()))
+			}
+			continue
+		}
+		if Held(d, r.KeeperName()) {
+			continue
+		}
+		was := r.State
+		if !r.settle() {
+			faults = append(faults, RemoveSandbox(d, r.ID, true))
+		} else if was == Running {
+			faults = append(faults, r.Write(d))
+		}
+	}
+	volumes, _ := os.ReadDir(d.Volumes())
+	for _, e := range volumes {
+		if strings.HasPrefix(e.Name(), ".") {
+			faults = append(faults, sweepHidden(d.Volumes(), e))
+			continue
+		}
+		if v, err := InspectVolume(d, e.Name()); err == nil && v.Anonymous != "" && time.Since(v.CreatedAt) > youngest {
+			if _, err := os.Stat(d.Sandbox(v.Anonymous)); errors.Is(err, fs.ErrNotExist) {
+				faults = append(faults, discard(d.Volumes(), v.Name))
+			}
+		}
+	}
+	return errors.Join(append(faults, SweepNetworks(d))...)
+}
+
+// SweepNetworks removes the folders that killed keepers have left in the runtime directory.
+func SweepNetworks(d Dirs) error {
+	entries, err := os.ReadDir(d.Networks())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("sweep networks: %w", err)
+	}
+	var faults []error
+	for _, e := range entries {
+		faults = append(faults, sweepNetwork(d.Network(e.Name())))
+	}
+	return errors.Join(faults...)
+}
+
+// sweepNetwork removes a network's folder under its lock; a keeper that comes meanwhile makes the folder anew.
+func sweepNetwork(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if st, err := os.Stat(dir); err == nil && time.Since(st.ModTime()) > youngest {
+			_ = os.Remove(filepath.Join(dir, "control.sock"))
+			_ = os.Remove(dir)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("sweep network: %w", err)
+	}
+	defer f.Close()
+	if TakeLock(f) != nil {
+		return nil
+	}
+	_ = os.Remove(filepath.Join(dir, "control.sock"))
+	_ = os.Remove(filepath.Join(dir, "lock"))
+	_ = os.Remove(dir) // not empty: a keeper has come
+	return nil
+}
+
+// Unswept says whether a killed keeper or command has left something that Sweep would remove or write down. It may
+// be called outside the user namespace.
+func Unswept(d Dirs) bool {
+	for _, dir := range []string{d.Sandboxes(), d.Volumes()} {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), ".gone-") {
+				return true
+			}
+			if dir != d.Sandboxes() || strings.HasPrefix(e.Name(), ".") {
+				continue
+			}
+			if r, err := ReadRecord(d, e.Name()); err == nil && (r.Remove || r.State != Exited) && !Held(d, r.KeeperName()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// sweepHidden removes a folder that a killed command was making or removing, when it is old enough that nobody
+// still is.
+func sweepHidden(dir string, e fs.DirEntry) error {
+	if info, err := e.Info(); err != nil || !strings.HasPrefix(e.Name(), ".gone-") && time.Since(info.ModTime()) < youngest {
+		return nil
+	}
+	return removeTree(filepath.Join(dir, e.Name()))
+}
