@@ -28,6 +28,7 @@ func arrows() map[string][]string {
 		"demo":              {"config"},
 		"config":            {},
 		"internal/gendocs":  {"cli"}, // runs at release time only
+		"internal/glance":   {},      // for make demo
 		"internal/imports":  {},
 		"internal/testuser": {}, // for tests
 	}
