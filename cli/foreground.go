@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"sync/atomic"
@@ -112,6 +113,7 @@ func (f *foreground) run(ctx context.Context) error {
 	}
 	switch {
 	case detached.Load():
+		fmt.Fprintln(f.err) // the cursor is behind the app's last line
 		f.hint("whisk logs -f " + f.id)
 		return nil
 	case exited && code != 0:

@@ -2,42 +2,98 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"time"
 
 	"github.com/whisk-sandbox/whisk/image"
 )
 
-// inStore makes a command run in a stage inside the user namespace, with the same arguments.
-type inStore struct{}
-
-func (inStore) run(ctx context.Context, c *call) error { return c.stage(ctx, c.out, c.args) }
-
-// openStore opens the image store; only inside the user namespace.
-func (c *call) openStore() (*image.Store, error) {
-	return image.Open(image.Options{GraphRoot: c.dirs.Storage(), RunRoot: c.dirs.StorageRun(), IgnoreChownErrors: c.single})
-}
-
-type pullCmd struct {
+type imagesCmd struct {
 	inStore
+	Quiet   bool `short:"q" help:"Print ids only."`
+	NoTrunc bool `help:"Do not shorten ids."`
+	listFlags
 }
 
-func (p *pullCmd) runInside(ctx context.Context, c *call) error { return nil }
+// Help is what kong shows below the flags.
+func (*imagesCmd) Help() string {
+	return `Examples:
+  whisk images
+  whisk images --json | jq '.[].names'`
+}
 
-type imagesCmd struct{ inStore }
+// imageRow is one image in whisk images --json.
+type imageRow struct {
+	ID       string    `json:"id"`
+	Names    []string  `json:"names"`
+	Digest   string    `json:"digest"`
+	Created  time.Time `json:"created"`
+	Size     int64     `json:"size"` // bytes of its layers, unpacked
+	Platform string    `json:"platform"`
+	Layers   int       `json:"layers"`
+}
 
-func (p *imagesCmd) runInside(ctx context.Context, c *call) error { return nil }
+// shortID is how much of an image's id tables show.
+const shortID = 12
 
-type rmiCmd struct{ inStore }
+func (i *imagesCmd) runInside(ctx context.Context, c *call) error {
+	return c.withStore(func(store *image.Store) error {
+		images, err := store.List(ctx)
+		if err != nil {
+			return err
+		}
+		switch {
+		case i.Quiet:
+			for _, img := range images {
+				if _, err := fmt.Fprintln(c.out, i.id(img.ID)); err != nil {
+					return err
+				}
+			}
+			return nil
+		case i.json():
+			return writeJSON(c.out, imageRows(images))
+		}
+		return i.table(images, time.Now()).write(c.out)
+	})
+}
 
-func (p *rmiCmd) runInside(ctx context.Context, c *call) error { return nil }
+func (i *imagesCmd) id(id string) string {
+	if i.NoTrunc {
+		return id
+	}
+	return id[:min(shortID, len(id))]
+}
 
-type tagCmd struct{ inStore }
+func imageRows(images []image.Image) []imageRow {
+	rows := make([]imageRow, 0, len(images))
+	for _, img := range images {
+		rows = append(rows, imageRow{
+			ID: img.ID, Names: append([]string{}, img.Names...), Digest: img.Digest.String(),
+			Created: img.Created, Size: img.Size, Platform: img.Platform, Layers: len(img.Layers),
+		})
+	}
+	return rows
+}
 
-func (p *tagCmd) runInside(ctx context.Context, c *call) error { return nil }
-
-type loadCmd struct{ inStore }
-
-func (p *loadCmd) runInside(ctx context.Context, c *call) error { return nil }
-
-type saveCmd struct{ inStore }
-
-func (p *saveCmd) runInside(ctx context.Context, c *call) error { return nil }
+// table shows a line for each name of an image.
+func (i *imagesCmd) table(images []image.Image, now time.Time) *table {
+	t := &table{head: []string{"NAME", "ID", "AGE", "SIZE", "PLATFORM"}}
+	for _, img := range images {
+		names := slices.Sorted(slices.Values(img.Names))
+		if len(names) == 0 {
+			names = []string{"(none)"}
+		}
+		for _, name := range names {
+			if ref, err := image.ParseReference(name); err == nil {
+				name = ref.Familiar()
+			}
+			created := ""
+			if !img.Created.IsZero() && img.Created.Unix() > 0 { // builds that can be repeated say 1970
+				created = age(now.Sub(img.Created))
+			}
+			t.add(name, i.id(img.ID), created, size(img.Size), img.Platform)
+		}
+	}
+	return t
+}

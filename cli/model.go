@@ -159,12 +159,29 @@ func unknownCommand(all []entry, name string) error {
 
 // parseFault words kong's error as whisk's: one line, and what was meant as the hint.
 func parseFault(node *kong.Node, err error) error {
-	message, meant, ok := strings.Cut(err.Error(), ", did you mean ")
+	message, meant, _ := strings.Cut(err.Error(), ", did you mean ")
 	hint := commandPath(node) + " --help"
-	if ok {
+	// Every one-letter flag is near every other: what is said of those helps nobody.
+	if meant != "" && !strings.HasPrefix(message, "unknown flag -") || strings.HasPrefix(message, "unknown flag --") && meant != "" {
 		hint = "did you mean " + meant
 	}
+	flag, isFlag := "", false
+	if flag, _, isFlag = strings.Cut(message, `: expected `); isFlag && strings.HasSuffix(message, `got "EOL" (<EOL>)`) {
+		return usage(hint, "%s: a value is missing", flag)
+	}
+	if name, ok := strings.CutPrefix(message, `expected "<`); ok {
+		name, _, _ = strings.Cut(name, ">")
+		return usage(hint, "a%s %s is missing", article(name), name)
+	}
 	return usage(hint, "%s", message)
+}
+
+// article is the n of "an image".
+func article(noun string) string {
+	if strings.ContainsAny(noun[:min(1, len(noun))], "aeiou") {
+		return "n"
+	}
+	return ""
 }
 
 // commandPath is a command as it is typed: "whisk volume rm".

@@ -192,7 +192,7 @@ func (w *watcher) event(ctx context.Context, ev keeper.Event, began time.Time) {
 		w.warnf("%s: runs already", ev.App)
 		w.watch(ctx, ev, began)
 	case keeper.EventWaiting:
-		w.warnf("%s: %s", ev.App, ev.Text)
+		w.warnf("%s: waiting for %s", ev.App, ev.Text)
 	case keeper.EventReady:
 		w.warnf("%s: ready", ev.App)
 	case keeper.EventExited:
