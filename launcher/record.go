@@ -48,6 +48,14 @@ func (r *Record) Write(d Dirs) error {
 	return writeJSON(filepath.Join(d.Sandbox(r.ID), "record.json"), r, !r.Remove)
 }
 
+// Forget removes the record, so that the sandbox is out of sight before its folder is gone.
+func (r *Record) Forget(d Dirs) error {
+	if err := os.Remove(filepath.Join(d.Sandbox(r.ID), "record.json")); err != nil {
+		return fmt.Errorf("forget sandbox %s: %w", r.ID, err)
+	}
+	return nil
+}
+
 // ReadRecord reads the record of one sandbox as it was last written.
 func ReadRecord(d Dirs, id string) (*Record, error) {
 	b, err := os.ReadFile(filepath.Join(d.Sandbox(id), "record.json"))

@@ -390,7 +390,9 @@ func (m *managed) finish(code int, fault string) {
 	r := &m.rec
 	r.State, r.ExitCode, r.FinishedAt, r.Error = launcher.Exited, code, time.Now().UTC(), fault
 	r.PID, r.IPv4, r.IPv6, r.Ports, r.Ready = 0, "", "", nil, false
-	if !r.Remove {
+	if r.Remove {
+		_ = r.Forget(m.s.doc.Dirs)
+	} else {
 		_ = r.Write(m.s.doc.Dirs) // a full disk: the next command sees a keeper that is gone
 	}
 	if m.log != nil {
