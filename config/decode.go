@@ -153,7 +153,7 @@ func (d *decoder) scalar(n *node, what, want string, kinds ...unstable.Kind) (st
 			return d.expand(n)
 		case unstable.Integer:
 			i, err := strconv.ParseInt(n.text, 0, 64)
-			if err != nil && !d.faultAt(n.offset) {
+			if err != nil {
 				d.fail(n.offset, "", "%s: the integer %s is out of range", what, clip(n.text))
 			}
 			return strconv.FormatInt(i, 10), err == nil

@@ -87,9 +87,6 @@ func parseDocument(src *source) *document {
 		}
 		d.base = at + next + 1
 	}
-	if len(src.errs) == 0 {
-		d.conform()
-	}
 	return d
 }
 
@@ -129,15 +126,18 @@ func (d *document) onOneLine(at int) bool {
 	return open == 0 && !bytes.Contains(value, []byte(`"""`)) && !bytes.Contains(value, []byte("'''"))
 }
 
-// conform lets go-toml's strict decoder look for what the syntax tree does not show: impossible dates, numbers out of range.
+// conform lets go-toml's decoder look for what the syntax tree does not show, such as impossible dates, when nothing else is
+// wrong. Its time grows with the square of a table's length, which only a file of nonsense makes felt.
 func (d *document) conform() {
+	if len(d.errs) > 0 {
+		return
+	}
 	var whole map[string]any
 	err := toml.Unmarshal(d.data, &whole)
 	var derr *toml.DecodeError
 	if err == nil {
 		return
 	}
-	d.broken = true
 	at := 0
 	if errors.As(err, &derr) {
 		row, column := derr.Position()

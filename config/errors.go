@@ -119,9 +119,10 @@ func wide(r rune) bool {
 
 // source is a file being read: its bytes and the faults found in it.
 type source struct {
-	name string
-	data []byte
-	errs Errors
+	name   string
+	data   []byte
+	starts []int // where each line begins
+	errs   Errors
 }
 
 // newSource leaves a byte order mark away, so that the first column is what an editor shows.
@@ -129,7 +130,13 @@ func newSource(name string, data []byte) *source {
 	if len(data) >= 3 && data[0] == 0xef && data[1] == 0xbb && data[2] == 0xbf {
 		data = data[3:]
 	}
-	return &source{name: name, data: data}
+	s := &source{name: name, data: data, starts: []int{0}}
+	for i, c := range data {
+		if c == '\n' {
+			s.starts = append(s.starts, i+1)
+		}
+	}
+	return s
 }
 
 // fail notes a fault at a byte offset.
@@ -158,25 +165,24 @@ func oneLine(s string) string {
 // at returns an error without a message for a byte offset.
 func (s *source) at(offset int) *Error {
 	offset = min(max(offset, 0), len(s.data))
-	before := string(s.data[:offset])
-	start := strings.LastIndexByte(before, '\n') + 1
-	line := string(s.data[start:])
-	if end := strings.IndexByte(line, '\n'); end >= 0 {
-		line = line[:end]
+	line := s.line(offset)
+	start, end := s.starts[line-1], len(s.data)
+	if line < len(s.starts) {
+		end = s.starts[line] - 1
 	}
 	return &Error{
 		File:   s.name,
-		Line:   strings.Count(before, "\n") + 1,
-		Column: utf8.RuneCountInString(before[start:]) + 1,
-		Source: strings.TrimSuffix(line, "\r"),
+		Line:   line,
+		Column: utf8.RuneCount(s.data[start:offset]) + 1,
+		Source: strings.TrimSuffix(string(s.data[start:end]), "\r"),
 	}
 }
 
-// faultAt reports whether a fault is noted for a byte offset.
-func (s *source) faultAt(offset int) bool {
-	here := s.at(offset)
-	return slices.ContainsFunc(s.errs, func(e *Error) bool { return e.File == s.name && e.Line == here.Line && e.Column == here.Column })
-}
-
 // line returns the line number of a byte offset.
-func (s *source) line(offset int) int { return s.at(offset).Line }
+func (s *source) line(offset int) int {
+	line, begins := slices.BinarySearch(s.starts, offset)
+	if begins {
+		line++
+	}
+	return line
+}

@@ -127,6 +127,7 @@ func (l *loader) load() {
 	l.broken = doc.broken
 	l.file(doc.root)
 	l.check()
+	doc.conform()
 }
 
 // file reads the tables of the whole file.

@@ -28,7 +28,7 @@ func FuzzLoad(f *testing.F) {
 	path := filepath.Join(f.TempDir(), FileName)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		tree := newSource(FileName, data)
-		parseDocument(tree)
+		parseDocument(tree).conform()
 		var any map[string]any
 		if err := toml.Unmarshal(tree.data, &any); (err == nil) != (len(tree.errs) == 0) {
 			t.Errorf("go-toml's decoder says %v, whisk's tree says %v", err, tree.errs)

@@ -312,3 +312,21 @@ func ExampleErrors() {
 	//     ^
 	//     hint: did you mean "ports"?
 }
+
+// TestLoadOfManyFaults guards against work that grows with the square of a file's length.
+func TestLoadOfManyFaults(t *testing.T) {
+	const lines = 50_000
+	var text strings.Builder
+	for i := range lines {
+		fmt.Fprintf(&text, "unknown_%d = 1\n", i)
+	}
+	path := write(t, map[string]string{FileName: text.String()})
+	start := time.Now()
+	_, err := Load(path, LoadOptions{})
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if faults, ok := err.(Errors); !ok || len(faults) != lines+1 {
+		t.Errorf("%d faults are told, want one for each line and one for the missing app", len(faults))
+	}
+}

@@ -51,7 +51,9 @@ func LoadUser(path string, opts LoadOptions) (*User, error) {
 	}
 	src := newSource(path, data)
 	d := &decoder{source: src, dir: filepath.Dir(path), home: opts.Home, lookup: opts.LookupEnv}
-	table(d, parseDocument(src).root, filepath.Base(path), userKeys(), user)
+	doc := parseDocument(src)
+	table(d, doc.root, filepath.Base(path), userKeys(), user)
+	doc.conform()
 	if len(src.errs) > 0 {
 		return nil, src.errs.sorted(path)
 	}
