@@ -50,6 +50,7 @@ func (s *nameServer) listen(ctx context.Context) error {
 	for _, gw := range s.gateway {
 		at := net.JoinHostPort(gw.String(), "53")
 		var lc net.ListenConfig
+		lc.SetMultipathTCP(false) // nothing between these two kernels that it could route around
 		pc, err := lc.ListenPacket(ctx, "udp", at)
 		if err != nil {
 			return fmt.Errorf("serving DNS: %w", err)

@@ -125,6 +125,9 @@ func (n *Network) link(e *Endpoint, netns int) error {
 				return s.run(sandboxSide(n.plan, e.v4, e.v6)...)
 			})
 		}
+		if err == nil {
+			err = n.router.await(e.index)
+		}
 		if err != nil {
 			return errors.Join(err, n.router.run(linkDelete(e.index)))
 		}

@@ -37,7 +37,7 @@ func newGate(ctx context.Context, log *slog.Logger, up *uplink, egress string, s
 	return g
 }
 
-// run reads packets until the uplink is closed.
+// run reads packets until the uplink is told to stop.
 func (g *gate) run() {
 	buf := make([]byte, maxFrame)
 	for {
@@ -108,10 +108,11 @@ func (g *gate) endSource(addrs ...netip.Addr) {
 	}
 }
 
-// close ends every flow. The context and the uplink are closed before.
+// close ends every flow and the uplink. The context has ended, and run has returned, so that no flow is new.
 func (g *gate) close() {
 	g.udp.flows.close()
 	g.echo.flows.close()
 	g.wg.Wait() // relays reset both halves when the context ends
 	g.tcp.carrier.close()
+	g.up.close()
 }

@@ -135,6 +135,7 @@ type route struct {
 	index int
 	via   netip.Addr
 	from  netip.Addr
+	table uint8 // 0: the main table
 }
 
 func (r route) request() request {
@@ -146,6 +147,9 @@ func (r route) request() request {
 	msg.Dst_len = uint8(r.to.Bits())
 	msg.Type = r.kind
 	msg.Scope = unix.RT_SCOPE_UNIVERSE
+	if r.table != 0 {
+		msg.Table = r.table
+	}
 	var attrs []nl.NetlinkRequestData
 	if r.to.Bits() > 0 {
 		attrs = append(attrs, nl.NewRtAttr(unix.RTA_DST, r.to.Addr().AsSlice()))
@@ -176,21 +180,29 @@ var (
 
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
+// localRoute has the kernel take packets for its own IPv6 address at once. It adds such a route itself, but from a work
+// queue, even when there is no duplicate to be detected; until then packets for the address are lost.
+func localRoute(index int, a netip.Addr) request {
+	return route{what: "receiving for the IPv6 address", to: host(a), kind: unix.RTN_LOCAL, index: index, table: unix.RT_TABLE_LOCAL}.request()
+}
+
 // routerPlan is everything the router namespace needs before its first sandbox.
 func routerPlan(p plan) []request {
 	conf := map[int]uint32{inetConfForwarding: 1, inetConfRPFilter: 1, inetConfSendRedirects: 0, inetConfAcceptRedir: 0}
 	return []request{
 		vethPair("making the uplink", "up", indexNear, macNear, "far", indexFar, macFar, -1),
 		linkUp("bringing the router's loopback up", indexLoopback, nil),
-		linkUp("bringing the uplink up", indexNear, conf),
+		// The end that comes up last may send at once (see routeSocket.await); packet sockets need not wait.
 		linkUp("bringing the uplink's far end up", indexFar, nil),
+		linkUp("bringing the uplink up", indexNear, conf),
 		address("giving the router its IPv4 address", indexLoopback, host(p.gw4)),
 		address("giving the router its IPv6 address", indexLoopback, host(p.gw6)),
+		localRoute(indexLoopback, p.gw6),
 		// Addresses of the subnet that no sandbox has must not leave by the default route.
-		route{"closing the subnet", p.v4.Masked(), unix.RTN_UNREACHABLE, 0, netip.Addr{}, netip.Addr{}}.request(),
-		route{"closing the IPv6 subnet", p.v6.Masked(), unix.RTN_UNREACHABLE, indexLoopback, netip.Addr{}, netip.Addr{}}.request(),
-		route{"routing to the uplink", anywhere4, unix.RTN_UNICAST, indexNear, uplinkNext4, p.gw4}.request(),
-		route{"routing IPv6 to the uplink", anywhere6, unix.RTN_UNICAST, indexNear, uplinkNext6, p.gw6}.request(),
+		route{what: "closing the subnet", to: p.v4.Masked(), kind: unix.RTN_UNREACHABLE}.request(),
+		route{what: "closing the IPv6 subnet", to: p.v6.Masked(), kind: unix.RTN_UNREACHABLE, index: indexLoopback}.request(),
+		route{what: "routing to the uplink", to: anywhere4, kind: unix.RTN_UNICAST, index: indexNear, via: uplinkNext4, from: p.gw4}.request(),
+		route{what: "routing IPv6 to the uplink", to: anywhere6, kind: unix.RTN_UNICAST, index: indexNear, via: uplinkNext6, from: p.gw6}.request(),
 	}
 }
 
@@ -207,8 +219,8 @@ func routerSide(p plan, index int, v4, v6 netip.Addr) []request {
 	conf := map[int]uint32{inetConfForwarding: 1, inetConfRPFilter: 1, inetConfSendRedirects: 0, inetConfAcceptRedir: 0}
 	return []request{
 		linkUp("bringing the router's side up", index, conf),
-		route{"routing to the sandbox", host(v4), unix.RTN_UNICAST, index, netip.Addr{}, p.gw4}.request(),
-		route{"routing IPv6 to the sandbox", host(v6), unix.RTN_UNICAST, index, netip.Addr{}, p.gw6}.request(),
+		route{what: "routing to the sandbox", to: host(v4), kind: unix.RTN_UNICAST, index: index, from: p.gw4}.request(),
+		route{what: "routing IPv6 to the sandbox", to: host(v6), kind: unix.RTN_UNICAST, index: index, from: p.gw6}.request(),
 	}
 }
 
@@ -220,8 +232,9 @@ func sandboxSide(p plan, v4, v6 netip.Addr) []request {
 		linkUp("bringing the sandbox's link up", indexSandbox, nil),
 		address("giving the sandbox its IPv4 address", indexSandbox, netip.PrefixFrom(v4, p.v4.Bits())),
 		address("giving the sandbox its IPv6 address", indexSandbox, netip.PrefixFrom(v6, p.v6.Bits())),
-		route{"routing the sandbox's traffic", anywhere4, unix.RTN_UNICAST, indexSandbox, p.gw4, netip.Addr{}}.request(),
-		route{"routing the sandbox's IPv6 traffic", anywhere6, unix.RTN_UNICAST, indexSandbox, p.gw6, netip.Addr{}}.request(),
+		localRoute(indexSandbox, v6),
+		route{what: "routing the sandbox's traffic", to: anywhere4, kind: unix.RTN_UNICAST, index: indexSandbox, via: p.gw4}.request(),
+		route{what: "routing the sandbox's IPv6 traffic", to: anywhere6, kind: unix.RTN_UNICAST, index: indexSandbox, via: p.gw6}.request(),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -81,4 +82,72 @@ func (s *routeSocket) run(batch ...request) error {
 		}
 	}
 	return first
+}
+
+const (
+	operUp = 6 // IF_OPER_UP, linux/if.h
+
+	// The kernel's work queue takes tens of microseconds, more on a machine under load.
+	linkWait = 2 * time.Second
+	linkPoll = 50 * time.Microsecond
+)
+
+// await waits until a link whose peer came up later may send. Until a work queue of the kernel's has run, such a link
+// drops what it is given, although it says that it is up: the first SYN would be lost, and the app wait a second for
+// the next. Kernels from 6.8 on catch up when they are asked.
+func (s *routeSocket) await(index int) error {
+	for end := time.Now().Add(linkWait); ; time.Sleep(linkPoll) {
+		up, err := s.operational(index)
+		if err != nil {
+			return fmt.Errorf("waiting for the link: %w", err)
+		}
+		if up {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("waiting for the link: not up after %v", linkWait)
+		}
+	}
+}
+
+func (s *routeSocket) operational(index int) (bool, error) {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	r := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	r.AddData(msg)
+	if err := unix.Sendto(s.fd, r.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return false, err
+	}
+	buf := make([]byte, 32<<10)
+	for {
+		n, _, err := unix.Recvfrom(s.fd, buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		msgs, err := syscall.ParseNetlinkMessage(buf[:n])
+		if err != nil {
+			return false, err
+		}
+		for i, m := range msgs {
+			switch {
+			case m.Header.Seq != r.Seq:
+			case m.Header.Type == unix.NLMSG_ERROR && len(m.Data) >= 4:
+				return false, unix.Errno(-int32(nl.NativeEndian().Uint32(m.Data[:4])))
+			case m.Header.Type == unix.RTM_NEWLINK:
+				attrs, err := syscall.ParseNetlinkRouteAttr(&msgs[i])
+				if err != nil {
+					return false, err
+				}
+				for _, a := range attrs {
+					if a.Attr.Type == unix.IFLA_OPERSTATE && len(a.Value) == 1 {
+						return a.Value[0] == operUp, nil
+					}
+				}
+				return false, errors.New("the kernel does not say whether the link is up")
+			}
+		}
+	}
 }

@@ -161,10 +161,10 @@ func (n *Network) Close() error {
 			n.dns.close()
 		}
 		if n.gate != nil {
-			n.gate.up.close()
+			n.gate.up.stopReading()
+			n.wg.Wait()
 			n.gate.close()
 		}
-		n.wg.Wait()
 		if n.router != nil {
 			n.router.close()
 		}

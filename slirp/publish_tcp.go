@@ -20,6 +20,7 @@ const (
 
 func (p *Published) listenTCP(ctx, life context.Context, at netip.AddrPort) error {
 	lc := net.ListenConfig{KeepAlive: -1} // peers are on this machine, or their own keep-alive reaches the host's kernel
+	lc.SetMultipathTCP(false)             // splice(2) needs plain TCP
 	l, err := lc.Listen(ctx, familyOf("tcp", at.Addr()), at.String())
 	if err != nil {
 		return err

@@ -36,7 +36,9 @@ func relay(ctx context.Context, a, b halfCloser) {
 	wg.Go(func() { oneWay(a, b) })
 	oneWay(b, a)
 	wg.Wait()
-	stop()
+	if !stop() {
+		broken() // waits for the resets to be sent
+	}
 	a.Close()
 	b.Close()
 }

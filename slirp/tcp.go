@@ -48,6 +48,7 @@ type tcpFlow struct {
 	cancel context.CancelFunc
 	passed bool            // the host is connected: SYNs go on to the carrier
 	app    chan halfCloser // the app's half, once; nil if there will be none
+	done   chan struct{}   // closed when the flow has ended, and its peers know
 }
 
 // tcpCarrier completes the app's half of connections and gives it to tcpFlows.join. The user-mode stack is the only one
@@ -91,7 +92,7 @@ func (t *tcpFlows) syn(p packet) {
 	}
 	t.dials++
 	t.bySource[src]++
-	f = &tcpFlow{app: make(chan halfCloser, 1)}
+	f = &tcpFlow{app: make(chan halfCloser, 1), done: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(t.gate.ctx)
 	t.flows[p.flow] = f
 	p.ip = bytes.Clone(p.ip) // the reader's buffer is used again
@@ -100,6 +101,7 @@ func (t *tcpFlows) syn(p packet) {
 }
 
 func (t *tcpFlows) serve(f *tcpFlow, p packet) {
+	defer close(f.done)
 	defer f.cancel()
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	c, err := d.DialContext(f.ctx, "tcp", p.dst.String())
@@ -177,14 +179,20 @@ func (t *tcpFlows) forget(key flow) {
 	delete(t.flows, key)
 }
 
-// end resets every connection of a sandbox that is gone.
+// end resets every connection of a sandbox that is leaving, and returns when that is done: a socket that is never told
+// would keep the sandbox's namespace for minutes.
 func (t *tcpFlows) end(src netip.Addr) {
+	var ended []*tcpFlow
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	for key, f := range t.flows {
 		if key.src.Addr() == src {
 			f.cancel()
+			ended = append(ended, f)
 		}
+	}
+	t.mu.Unlock()
+	for _, f := range ended {
+		<-f.done
 	}
 }
 
@@ -199,7 +207,16 @@ func ownAddress(c *net.TCPConn) bool {
 func (t *tcpFlows) refuse(p packet, err error) {
 	switch why, ok := unreachableBecause(err); {
 	case ok:
-		t.gate.answer(unreachablePacket(p, why))
+		// Linux drops an ICMP error for a socket that a system call is busy with (LockDroppedIcmps), which connect(2) is
+		// while it sends the SYN. A second one too many is ignored.
+		for _, wait := range [...]time.Duration{time.Millisecond, 20 * time.Millisecond} {
+			select {
+			case <-time.After(wait):
+				t.gate.answer(unreachablePacket(p, why))
+			case <-t.gate.ctx.Done():
+				return
+			}
+		}
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET):
 		t.gate.answer(resetPacket(p))
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS):

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -74,12 +75,17 @@ func openUplink() (_ *uplink, err error) {
 
 func (u *uplink) close() { u.file.Close() }
 
+// stopReading ends read, but lets what still has to be said be written.
+func (u *uplink) stopReading() {
+	_ = u.file.SetReadDeadline(time.Unix(1, 0)) // fails on a closed file only
+}
+
 // read returns the next IP packet, in a part of buf, which has maxFrame bytes. The error is final.
 func (u *uplink) read(buf []byte) ([]byte, error) {
 	for {
 		n, err := u.file.Read(buf)
 		switch {
-		case errors.Is(err, os.ErrClosed):
+		case errors.Is(err, os.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, net.ErrClosed
 		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENETDOWN):
 			continue // one packet that the header cannot describe, or the link just going up or down

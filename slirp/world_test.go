@@ -3,6 +3,7 @@ package slirp
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,11 +33,31 @@ type namespace struct {
 
 func newNamespace(tb testing.TB) *namespace {
 	tb.Helper()
+	ns := newNamespaceFD(tb)
+	tb.Cleanup(func() { unix.Close(ns.fd) })
+	return ns
+}
+
+// patiently tries again while the kernel has yet to take namespaces down that are closed already.
+func patiently(f func() error) error {
+	end := time.Now().Add(20 * time.Second)
+	for {
+		err := f()
+		if !errors.Is(err, unix.ENOSPC) || time.Now().After(end) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// newNamespaceFD makes a namespace whose descriptor the test closes.
+func newNamespaceFD(tb testing.TB) *namespace {
+	tb.Helper()
 	result := make(chan error, 1)
 	ns := &namespace{tb: tb}
 	go func() {
 		runtime.LockOSThread() // for ever: the thread ends with the goroutine
-		err := unix.Unshare(unix.CLONE_NEWNET)
+		err := patiently(func() error { return unix.Unshare(unix.CLONE_NEWNET) })
 		if err == nil {
 			ns.fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		}
@@ -45,7 +66,6 @@ func newNamespace(tb testing.TB) *namespace {
 	if err := <-result; err != nil {
 		tb.Fatalf("making a namespace: %v", err)
 	}
-	tb.Cleanup(func() { unix.Close(ns.fd) })
 	return ns
 }
 
@@ -114,6 +134,30 @@ func (ns *namespace) listenPacket(network, addr string) net.PacketConn {
 // echoTCP serves an echo that passes the end of the stream back.
 func (ns *namespace) echoTCP(network, addr string) net.Addr {
 	l := ns.listen(network, addr)
+	serveEchoTCP(l)
+	return l.Addr()
+}
+
+// listenRaw serves an echo that the test closes.
+func (ns *namespace) listenRaw(network, addr string) (l net.Listener) {
+	ns.tb.Helper()
+	if err := ns.do(func() (err error) { l, err = net.Listen(network, addr); return err }); err != nil {
+		ns.tb.Fatal(err)
+	}
+	serveEchoTCP(l)
+	return l
+}
+
+func (ns *namespace) listenPacketRaw(network, addr string) (c net.PacketConn) {
+	ns.tb.Helper()
+	if err := ns.do(func() (err error) { c, err = net.ListenPacket(network, addr); return err }); err != nil {
+		ns.tb.Fatal(err)
+	}
+	serveEchoUDP(c)
+	return c
+}
+
+func serveEchoTCP(l net.Listener) {
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -126,11 +170,15 @@ func (ns *namespace) echoTCP(network, addr string) net.Addr {
 			}()
 		}
 	}()
-	return l.Addr()
 }
 
 func (ns *namespace) echoUDP(network, addr string) net.Addr {
 	c := ns.listenPacket(network, addr)
+	serveEchoUDP(c)
+	return c.LocalAddr()
+}
+
+func serveEchoUDP(c net.PacketConn) {
 	go func() {
 		b := make([]byte, 1<<16)
 		for {
@@ -141,7 +189,6 @@ func (ns *namespace) echoUDP(network, addr string) net.Addr {
 			_, _ = c.WriteTo(b[:n], from)
 		}
 	}()
-	return c.LocalAddr()
 }
 
 // world is the internet that the test's host reaches. The host's namespace is the process's own.
@@ -191,6 +238,11 @@ var world = sync.OnceValues(func() (int, error) {
 			return 0, fmt.Errorf("default route via %s: %w", gw, err)
 		}
 	}
+	for _, a := range []string{inetV4, inetV6} { // find the neighbours before a test looks at the clock
+		if c, err := net.DialTimeout("tcp", at(a, 9), 5*time.Second); err == nil {
+			c.Close()
+		}
+	}
 	for dst, kind := range map[string]int{"203.0.113.0/25": unix.RTN_PROHIBIT, "203.0.113.128/25": unix.RTN_UNREACHABLE, "2001:db8:bad::/48": unix.RTN_UNREACHABLE} {
 		_, to, err := net.ParseCIDR(dst)
 		if err == nil {
@@ -199,6 +251,9 @@ var world = sync.OnceValues(func() (int, error) {
 		if err != nil {
 			return 0, fmt.Errorf("closing %s: %w", dst, err)
 		}
+	}
+	if os.Getenv(noPingEnv) != "" {
+		return fd, nil
 	}
 	return fd, os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0)
 })
