@@ -97,6 +97,14 @@ func parse(args []string) (cmd command, help string, err error) {
 	if called == nil {
 		return nil, "", unknownCommand(all, args[0])
 	}
+	if cmd, ok := parseThin(called[0], args[1:]); ok {
+		return cmd, "", nil
+	}
+	return parseWhole(called, args)
+}
+
+// parseWhole is parse with the whole model of the command that is called.
+func parseWhole(called []entry, args []string) (cmd command, help string, err error) {
 	k, err := model(called)
 	if err != nil {
 		return nil, "", err

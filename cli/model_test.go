@@ -4,6 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,6 +87,47 @@ func TestCommandsListThatPrintsJSON(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestThinModelReadsTheSame holds parseThin against parseWhole, flag by flag.
+func TestThinModelReadsTheSame(t *testing.T) {
+	leaves(t, func(path string, node *kong.Node) {
+		if strings.Contains(path, " ") {
+			return // subcommands are always read by the whole model
+		}
+		i := slices.IndexFunc(commands(), func(e entry) bool { return e.name == path })
+		e := commands()[i : i+1]
+		for _, f := range node.Flags {
+			forms := []string{"--" + f.Name}
+			if f.Short != 0 {
+				forms = append(forms, "-"+string(f.Short))
+			}
+			for _, form := range forms {
+				args := []string{form}
+				if !f.IsBool() {
+					value := "7"
+					if f.Enum != "" {
+						value, _, _ = strings.Cut(f.Enum, ",")
+					}
+					args = append(args, value)
+				}
+				for _, p := range node.Positional {
+					if p.Tag.Required || !p.Passthrough {
+						args = append(args, "word")
+					}
+				}
+				thin, ok := parseThin(e[0], args)
+				whole, _, err := parseWhole(e, append([]string{path}, args...))
+				if err != nil || !ok {
+					t.Errorf("%s %v: thin model: %v, whole model: %v", path, args, ok, err)
+					continue
+				}
+				if !reflect.DeepEqual(thin, whole) {
+					t.Errorf("%s %v: thin model: %+v, whole model: %+v", path, args, thin, whole)
+				}
+			}
+		}
+	})
 }
 
 // update writes docs/commands.md anew: go test ./cli -run Reference -update.
