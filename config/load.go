@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 type LoadOptions struct {
 	LookupEnv Lookup // the environment, os.LookupEnv; it wins over .env. Nil: empty
 	Home      string // what ~ stands for; empty: ~ is a fault
+	Egress    string // Project.Egress where whisk.toml says nothing, User.Egress; empty: "all"
 }
 
 // maxFile bounds what is read: a whisk.toml is written by hand.
@@ -34,7 +36,7 @@ func Load(path string, opts LoadOptions) (*Project, error) {
 	}
 	src := newSource(path, data)
 	lookup, dotenvFaults := withDotenv(filepath.Join(filepath.Dir(path), ".env"), opts.LookupEnv)
-	l := newLoader(file, src, LoadOptions{LookupEnv: lookup, Home: opts.Home})
+	l := newLoader(file, src, LoadOptions{LookupEnv: lookup, Home: opts.Home, Egress: opts.Egress})
 	l.load()
 	if faults := append(src.errs, dotenvFaults...); len(faults) > 0 {
 		return nil, faults.sorted(path)
@@ -116,7 +118,7 @@ func newLoader(file string, src *source, opts LoadOptions) *loader {
 	dir := filepath.Dir(file)
 	return &loader{
 		decoder: decoder{source: src, dir: dir, home: opts.Home, lookup: opts.LookupEnv},
-		project: &Project{Name: DefaultName(dir), File: file, Dir: dir, Egress: "all"},
+		project: &Project{Name: DefaultName(dir), File: file, Dir: dir, Egress: cmp.Or(opts.Egress, "all")},
 		nameDir: filepath.Dir(src.name),
 	}
 }

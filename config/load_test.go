@@ -313,6 +313,22 @@ func ExampleErrors() {
 	//     hint: did you mean "ports"?
 }
 
+func TestLoadTakesEgressFromTheNearest(t *testing.T) {
+	const app = "[app.a]\nimage = 'x'\n"
+	for _, c := range []struct{ name, text, option, want string }{
+		{"nobody says", app, "", "all"},
+		{"the user says", app, "none", "none"},
+		{"the project says", app + "[network]\negress = 'all'\n", "none", "all"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, err := Load(write(t, map[string]string{FileName: c.text}), LoadOptions{Egress: c.option})
+			if err != nil || p.Egress != c.want {
+				t.Errorf("egress is %q, %v; want %q", p.Egress, err, c.want)
+			}
+		})
+	}
+}
+
 // TestLoadOfManyFaults guards against work that grows with the square of a file's length.
 func TestLoadOfManyFaults(t *testing.T) {
 	const lines = 50_000
