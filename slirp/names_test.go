@@ -224,6 +224,7 @@ func FuzzReverseName(f *testing.F) {
 	f.Add("1.2.3.10.in-addr.arpa")
 	f.Add("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa")
 	f.Fuzz(func(t *testing.T, name string) {
+		name = canonical(name)
 		a, ok := reverseName(name)
 		if !ok {
 			return
