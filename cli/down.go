@@ -75,7 +75,13 @@ func (c *call) down(ctx context.Context, p *config.Project, timeout *time.Durati
 	if len(own) == 0 {
 		return nil
 	}
-	return c.stage(ctx, nil, append([]string{"volume", "rm", "--"}, own...))
+	if err := c.stage(ctx, nil, append([]string{"volume", "rm", "--"}, own...)); err != nil {
+		return err
+	}
+	for _, name := range own {
+		c.warnf("volume %s: removed", name)
+	}
+	return nil
 }
 
 // downRunning ends what a keeper looks after: the project's sandboxes, and not those that joined its network.

@@ -38,11 +38,10 @@ not be executed, 127 when it was not found, 128+n when signal n ended it.`
 }
 
 func (r *runCmd) run(ctx context.Context, c *call) error {
-	spec, err := r.spec(launcher.NewID(), r.Argv, c.surroundings())
+	spec, err := r.spec(launcher.NewID(), c.surroundings())
 	if err != nil {
 		return err
 	}
-	spec.App.TTY, spec.Stdin = r.TTY, r.Interactive
 	keys, err := terminal.ParseDetachKeys(r.DetachKeys)
 	if err != nil {
 		return flagFault("--detach-keys", err)
@@ -81,6 +80,16 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 		}
 		return f.run(ctx)
 	})
+}
+
+// spec is what is asked of a keeper.
+func (r *runCmd) spec(id string, s surroundings) (*launcher.Spec, error) {
+	spec, err := r.sandboxFlags.spec(id, r.Argv, s)
+	if err != nil {
+		return nil, err
+	}
+	spec.App.TTY, spec.Stdin = r.TTY, r.Interactive
+	return spec, nil
 }
 
 // checkTerminal refuses an interactive terminal where there is none, as docker does: an app would wait for keys that
