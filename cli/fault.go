@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/whisk-sandbox/whisk/config"
+	"github.com/whisk-sandbox/whisk/image"
 	"github.com/whisk-sandbox/whisk/launcher"
 )
 
@@ -24,6 +25,9 @@ func (c *call) fault(err error) int {
 	e := launcher.AsError(err)
 	if none, ok := errors.AsType[*config.NoProjectError](err); ok && e.Hint == "" {
 		e.Hint = none.Hint
+	}
+	if _, ok := errors.AsType[*image.NotFoundError](err); ok && e.Hint == "" {
+		e.Hint = "whisk images"
 	}
 	c.warn(e.Message)
 	c.hint(e.Hint)

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/whisk-sandbox/whisk/image"
+	"github.com/whisk-sandbox/whisk/launcher"
 )
 
 type loadCmd struct {
@@ -28,8 +30,7 @@ Examples:
 }
 
 func (l *loadCmd) runInside(ctx context.Context, c *call) error {
-	path := l.Input
-	switch path {
+	switch l.Input {
 	case "":
 		return usage("whisk load -i PATH", "a path is missing")
 	case "-":
@@ -38,8 +39,17 @@ func (l *loadCmd) runInside(ctx context.Context, c *call) error {
 			return err
 		}
 		defer os.Remove(file)
-		path = file
+		if err := l.load(ctx, c, file); err != nil {
+			e := *launcher.AsError(err)
+			e.Message = strings.ReplaceAll(e.Message, file, "standard input")
+			return &e
+		}
+		return nil
 	}
+	return l.load(ctx, c, l.Input)
+}
+
+func (l *loadCmd) load(ctx context.Context, c *call, path string) error {
 	return c.withStore(func(store *image.Store) error {
 		images, err := store.Load(ctx, path, image.LoadOptions{Ref: l.Ref, Name: l.Tag, Platform: l.Platform, Progress: c.progress(l.Quiet)})
 		if err != nil {
