@@ -64,7 +64,7 @@ func (e *execCmd) run(ctx context.Context, c *call) error {
 		return client.ExecDetached(ctx, r.ID, spec, c.warnings)
 	}
 	f := foreground{
-		call: c, client: client, id: r.ID, tty: e.TTY, stdin: e.Interactive,
+		call: c, client: client, id: r.ID, stdin: e.Interactive,
 		begin: func(ctx context.Context, s keeper.Streams, each func(keeper.Event)) error {
 			return client.Exec(ctx, r.ID, spec, s, each)
 		},

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +26,6 @@ type foreground struct {
 	*call
 	client *keeper.Client
 	id     string // of the sandbox
-	tty    bool
 	stdin  bool
 	keys   []byte // that detach
 	begin  func(context.Context, keeper.Streams, func(keeper.Event)) error
@@ -49,7 +47,8 @@ func (f *foreground) run(ctx context.Context) error {
 		in = null
 	}
 	var started, detached atomic.Bool
-	var killed atomic.Int32 // the signal that ended whisk's wait
+	asked := make(chan struct{}) // closed when the keeper has answered that the caller wants to detach
+	var killed atomic.Int32      // the signal that ended whisk's wait
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded()...)
 	defer signal.Stop(signals)
@@ -82,6 +81,7 @@ func (f *foreground) run(ctx context.Context) error {
 		}
 		go func() {
 			<-session.Detached()
+			defer close(asked)
 			if err := f.client.Detach(ctx, f.id); err == nil {
 				detached.Store(true)
 			}
@@ -104,10 +104,7 @@ func (f *foreground) run(ctx context.Context) error {
 	if session != nil && !exited {
 		select {
 		case <-session.Detached():
-			// The answer to Detach may come after the end of the reply.
-			for wait := time.Now(); !detached.Load() && ctx.Err() == nil && time.Since(wait) < time.Second; {
-				time.Sleep(time.Millisecond)
-			}
+			<-asked
 		default:
 		}
 	}
