@@ -68,6 +68,7 @@ func (e *execCmd) run(ctx context.Context, c *call) error {
 		begin: func(ctx context.Context, s keeper.Streams, each func(keeper.Event)) error {
 			return client.Exec(ctx, r.ID, spec, s, each)
 		},
+		signal: func(ctx context.Context, exec string, n int) error { return client.SignalExec(ctx, r.ID, exec, n) },
 	}
 	return f.run(ctx)
 }

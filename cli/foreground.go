@@ -29,8 +29,8 @@ type foreground struct {
 	stdin  bool
 	keys   []byte // that detach
 	begin  func(context.Context, keeper.Streams, func(keeper.Event)) error
-	// signal passes a signal on; nil: one that asks for an end ends whisk's wait, and so the command.
-	signal func(ctx context.Context, number int) error
+	// signal passes a signal on to the app, or to the further command that exec names.
+	signal func(ctx context.Context, exec string, number int) error
 }
 
 // run returns nil when the caller detached, and the exit code as a status otherwise.
@@ -47,6 +47,8 @@ func (f *foreground) run(ctx context.Context) error {
 		in = null
 	}
 	var started, detached atomic.Bool
+	var exec atomic.Value // string: the further command's name
+	exec.Store("")
 	asked := make(chan struct{}) // closed when the keeper has answered that the caller wants to detach
 	var killed atomic.Int32      // the signal that ended whisk's wait
 	signals := make(chan os.Signal, 16)
@@ -55,15 +57,15 @@ func (f *foreground) run(ctx context.Context) error {
 	go func() {
 		for s := range signals {
 			n, _ := s.(unix.Signal)
-			if !started.Load() || f.signal == nil {
-				// There is nobody to pass it on to (yet): it ends the attempt.
+			if !started.Load() {
+				// There is nobody to pass it on to yet: it ends the attempt.
 				if n == unix.SIGINT || n == unix.SIGTERM || n == unix.SIGHUP || n == unix.SIGQUIT {
 					killed.Store(int32(n))
 					cancel()
 				}
 				continue
 			}
-			_ = f.signal(ctx, int(n)) // an app that has just ended takes none
+			_ = f.signal(ctx, exec.Load().(string), int(n)) // an app that has just ended takes none
 		}
 	}()
 	defer close(signals)
@@ -93,6 +95,7 @@ func (f *foreground) run(ctx context.Context) error {
 		f.warnings(ev)
 		switch ev.Type {
 		case keeper.EventStarted:
+			exec.Store(ev.Exec)
 			started.Store(true)
 		case keeper.EventExited:
 			code, exited = ev.Code, true

@@ -73,7 +73,7 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 		}
 		f := foreground{
 			call: c, client: client, id: spec.ID, stdin: r.Interactive, keys: keys,
-			signal: func(ctx context.Context, n int) error { return client.Signal(ctx, spec.ID, n) },
+			signal: func(ctx context.Context, _ string, n int) error { return client.Signal(ctx, spec.ID, n) },
 			begin: func(ctx context.Context, s keeper.Streams, each func(keeper.Event)) error {
 				return client.Run(ctx, *spec, s, each)
 			},

@@ -94,8 +94,11 @@ func (l *Log) rotate() {
 	l.f, l.size = f, 0
 }
 
-// Copy writes all that comes from r until its end. It never stops reading: an app must not block on its log.
+// Copy writes all that comes from r until its end. It never stops reading: an app must not block on its log. The
+// master of a pty answers EIO once no process has the other end open, and may do so while the last output is still
+// queued (pty(7)): only the second EIO in a row is its end.
 func (l *Log) Copy(r io.Reader, stream string) {
+	ended := false
 	in := bufio.NewReaderSize(r, maxLogLine)
 	for {
 		b, err := in.ReadSlice('\n')
@@ -103,7 +106,12 @@ func (l *Log) Copy(r io.Reader, stream string) {
 			text := bytes.TrimSuffix(b, []byte("\n"))
 			l.write(LogLine{Time: time.Now().UTC(), Stream: stream, Text: string(text), Partial: errors.Is(err, bufio.ErrBufferFull)})
 		}
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+		switch {
+		case err == nil || errors.Is(err, bufio.ErrBufferFull):
+			ended = false
+		case errors.Is(err, unix.EIO) && !ended:
+			ended = true
+		default:
 			return
 		}
 	}

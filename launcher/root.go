@@ -303,6 +303,9 @@ func (b *builder) mount(m *config.Mount) error {
 		if mode == 0 {
 			mode = 0o1777
 		}
+		if m.NoExec {
+			attrs |= unix.MOUNT_ATTR_NOEXEC
+		}
 		at, err := b.root.mkdirAll(m.Target, 0o755)
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ type Event struct {
 	Type   string           `json:"type"`             // one of the Event constants
 	App    string           `json:"app,omitempty"`    // the app's name, in a project
 	ID     string           `json:"id,omitempty"`     // the sandbox
+	Exec   string           `json:"exec,omitempty"`   // the further command, for SignalExec
 	Text   string           `json:"text,omitempty"`   // for a person
 	Code   int              `json:"code,omitempty"`   // EventExited: the exit code
 	Record *launcher.Record `json:"record,omitempty"` // EventStarted

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -42,6 +43,9 @@ func (s *server) base(ctx context.Context, spec *launcher.Spec) (*launcher.Base,
 	}
 	if err != nil {
 		return nil, err
+	}
+	if want := spec.App.Platform; want != "" && !strings.HasPrefix(img.Platform+"/", strings.TrimSuffix(want, "/")+"/") {
+		return nil, &launcher.Error{Message: fmt.Sprintf("image %q is here for %s and not for %s", spec.App.Image, img.Platform, want), Hint: "whisk pull --platform " + want + " " + spec.App.Image, Kind: launcher.KindImageMissing, Images: []string{spec.App.Image}, Exit: launcher.ExitWhisk}
 	}
 	return &launcher.Base{Name: spec.App.Image, ID: img.ID, Digest: img.Digest.String(), Dir: img.Base, Layers: img.Layers, Config: img.Config}, nil
 }

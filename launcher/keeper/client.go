@@ -248,6 +248,11 @@ func (c *Client) Signal(ctx context.Context, id string, signal int) error {
 	return c.do(ctx, fmt.Sprintf("/v1/signal?id=%s&signal=%d", id, signal), nil, nil, nil)
 }
 
+// SignalExec sends a signal to a further command, which EventStarted has named.
+func (c *Client) SignalExec(ctx context.Context, id, exec string, signal int) error {
+	return c.do(ctx, fmt.Sprintf("/v1/signal?id=%s&exec=%s&signal=%d", id, exec, signal), nil, nil, nil)
+}
+
 // StartSandbox starts a sandbox that has ended, detached.
 func (c *Client) StartSandbox(ctx context.Context, id string, each func(Event)) error {
 	return c.do(ctx, "/v1/start?id="+id, nil, nil, each)

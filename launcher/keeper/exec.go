@@ -72,7 +72,7 @@ func (m *managed) attend(r *http.Request, out *reply, p *launcher.Process) error
 		delete(m.execs, name)
 		m.mu.Unlock()
 	}()
-	out.send(Event{Type: EventStarted, ID: m.rec.ID + "&exec=" + name})
+	out.send(Event{Type: EventStarted, ID: m.rec.ID, Exec: name})
 	select {
 	case <-p.Exited():
 	case <-r.Context().Done():

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -54,6 +55,10 @@ func prepare() (*stage, error) {
 	// Other processes of this user may not look into this one, ptrace(2): it holds secrets of several sandboxes.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("close memory to others: %w", err)
+	}
+	// The name that ps shows; the re-executed binary would be called "exe".
+	if name, err := unix.BytePtrFromString(StageName); err == nil {
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
 	}
 	unix.Umask(0o022)
 	raiseDescriptors()
