@@ -1,337 +1,280 @@
 package image
 
 import (
-	"archive/tar"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
+	"io/fs"
+	"slices"
 	"strings"
 
-	gcrname "github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// containerdName is where containerd and buildkit write an image's full name in an OCI index.
+// containerdName is where containerd and BuildKit write an image's full name in an OCI index.
 const containerdName = "io.containerd.image.name"
 
-// LoadOptions choose among the images of an archive.
+// maxIndexFile bounds index.json and manifest.json of an archive, as maxManifest does a registry's answer.
+const maxIndexFile = maxManifest
+
+// LoadOptions chooses among the images of an archive.
 type LoadOptions struct {
-	Ref      string // only the image of this name; empty: all
-	Name     string // a name to give the image; only with one image
-	Platform string // as PullOptions
-	Progress Progress
+	Ref      string   // only the image of this name, tag or digest; empty: all
+	Name     string   // the name to give it; only for one image. It replaces those of the archive
+	Platform string   // os/arch[/variant]; empty is this machine's
+	Progress Progress // may be nil
 }
 
-// Load reads a docker archive, an OCI archive or an OCI layout folder; archives may be compressed with gzip or zstd.
-func (s *Store) Load(ctx context.Context, path string, o LoadOptions) ([]*Image, error) {
-	st, err := os.Stat(path)
+// packed is one image of an archive.
+type packed struct {
+	names []string // in normal form
+	tag   string   // a name that is none by itself, as layouts have it
+	id    digest.Digest
+	open  func() (*bundle, error)
+}
+
+// Load reads the images of a docker archive, an OCI archive or an OCI layout folder; archives may be packed by gzip or
+// zstd. Digests are verified as those of a pull are. An image of a layout whose name there is a mere tag gets no name
+// but LoadOptions.Name. On an error the images before it are in the store, and returned.
+func (s *Store) Load(ctx context.Context, path string, opts LoadOptions) ([]*Image, error) {
+	want, err := parsePlatform(opts.Platform)
 	if err != nil {
-		return nil, loadError(path, err)
-	}
-	var found []source
-	switch {
-	case st.IsDir():
-		found, err = layoutSources(path, path, o)
-	default:
-		var done func()
-		found, done, err = s.archiveSources(path, o)
-		if done != nil {
-			defer done()
-		}
-	}
-	if err != nil {
-		return nil, loadError(path, err)
-	}
-	if found, err = pick(found, path, o); err != nil {
 		return nil, err
 	}
-	var out []*Image
-	for _, src := range found {
-		img, err := s.add(ctx, src, o.Progress)
-		if err != nil {
-			return out, loadError(path, err)
-		}
-		out = append(out, img)
+	src, err := openFiles(ctx, path, s.opts.GraphRoot)
+	if err != nil {
+		return nil, loadError(path, err)
 	}
-	return out, nil
+	defer src.close() //nolint:errcheck // it was only read
+	found, err := listImages(src, want)
+	if err == nil {
+		found, err = pick(found, opts)
+	}
+	if err != nil {
+		return nil, loadError(path, err)
+	}
+	var images []*Image
+	for _, p := range found {
+		b, err := p.open()
+		if err != nil {
+			return images, loadError(path, err)
+		}
+		img, err := s.ingest(ctx, b, p.names, opts.Progress)
+		if err != nil {
+			return images, loadError(path, err)
+		}
+		images = append(images, img)
+	}
+	return images, nil
 }
 
 func loadError(path string, err error) error {
-	var told *Error
-	var ref *ReferenceError
+	_, told := errors.AsType[*Error](err)
 	switch {
-	case errors.As(err, &told), errors.As(err, &ref), errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
-	case errors.Is(err, os.ErrNotExist):
-		return &Error{Message: fmt.Sprintf("loading %s: no such file or folder", path), Err: err}
+	case told:
+		return fmt.Errorf("loading %q: %w", path, err)
+	case errors.Is(err, fs.ErrNotExist):
+		return &Error{Message: fmt.Sprintf("loading %q: %s", path, rootCause(err)), Err: err}
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return &Error{Message: fmt.Sprintf("loading %s: it is cut off", path), Err: err}
+		return &Error{Message: fmt.Sprintf("loading %q: it is cut off", path), Err: err}
 	}
-	return fmt.Errorf("loading %s: %w", path, err)
+	return &Error{Message: fmt.Sprintf("loading %q: %s", path, rootCause(err)), Err: err}
 }
 
-// pick applies Ref and Name.
-func pick(found []source, path string, o LoadOptions) ([]source, error) {
-	if o.Ref != "" {
-		want, err := ParseReference(o.Ref)
-		if err != nil {
-			return nil, err
-		}
-		var names []string
-		var chosen []source
-		for _, src := range found {
-			names = append(names, src.names...)
-			for _, n := range src.names {
-				if n == want.String() {
-					chosen = append(chosen, source{image: src.image, index: src.index, names: []string{n}})
-				}
-			}
-		}
-		if len(chosen) == 0 {
-			return nil, &Error{Message: fmt.Sprintf("%s holds no image %q; it holds %s", path, o.Ref, strings.Join(names, ", "))}
-		}
-		found = chosen[:1]
+// listImages reads what an archive says it holds. Newer docker archives are layouts as well; manifest.json has the names.
+func listImages(src files, want ocispec.Platform) ([]packed, error) {
+	raw, err := readFile(src, "manifest.json", maxIndexFile)
+	if err == nil {
+		return dockerImages(src, raw)
 	}
-	if o.Name == "" {
-		return found, nil
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
-	ref, err := ParseReference(o.Name)
+	raw, err = readFile(src, "index.json", maxIndexFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &Error{Message: "it holds no image: neither manifest.json nor index.json is in it", Remedy: "make one with: docker save, podman save, skopeo copy"}
+	}
 	if err != nil {
 		return nil, err
 	}
+	return layoutImages(src, raw, want)
+}
+
+func readFile(src files, name string, bound int64) ([]byte, error) {
+	f, _, err := src.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readBounded(f, bound, name)
+}
+
+// dockerImages reads manifest.json of docker save.
+func dockerImages(src files, raw []byte) ([]packed, error) {
+	var items []struct {
+		Config   string
+		RepoTags []string
+		Layers   []string
+	}
+	if err := json.Unmarshal(raw, &items); err != nil {
+		return nil, fmt.Errorf("reading manifest.json: %w", err)
+	}
+	var found []packed
+	for _, item := range items {
+		p := packed{open: func() (*bundle, error) { return dockerBundle(src, item.Config, item.Layers) }}
+		for _, t := range item.RepoTags {
+			ref, err := ParseReference(t)
+			if err != nil {
+				return nil, err
+			}
+			p.names = append(p.names, ref.String())
+		}
+		found = append(found, p)
+	}
+	return found, nil
+}
+
+func dockerBundle(src files, configName string, layerNames []string) (*bundle, error) {
+	config, err := readFile(src, configName, maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	b := &bundle{config: config, layers: make([]blob, len(layerNames))}
+	for i, name := range layerNames {
+		f, n, err := src.open(name)
+		if err != nil {
+			return nil, err
+		}
+		f.Close()
+		b.layers[i].size = n
+	}
+	if err := pairLayers(b.layers, config); err != nil {
+		return nil, err
+	}
+	b.openLayer = func(_ context.Context, i int) (io.ReadCloser, error) {
+		f, _, err := src.open(layerNames[i])
+		return f, err
+	}
+	return b, nil
+}
+
+// layoutImages reads index.json of an OCI layout (image-spec image-layout.md).
+func layoutImages(src files, raw []byte, want ocispec.Platform) ([]packed, error) {
+	index, err := parseIndex(raw)
+	if err != nil {
+		return nil, err
+	}
+	var found []packed
+	for _, d := range index {
+		if d.Platform != nil && d.Platform.OS == "unknown" {
+			continue // an attestation
+		}
+		names, tag := annotated(d.Annotations)
+		if i := slices.IndexFunc(found, func(p packed) bool { return p.id == d.Digest }); i >= 0 {
+			found[i].names = append(found[i].names, names...)
+			continue
+		}
+		found = append(found, packed{names: names, tag: tag, id: d.Digest, open: func() (*bundle, error) {
+			raw, err := readBlob(src, d.Digest, maxManifest)
+			if err != nil {
+				return nil, err
+			}
+			return bundleFrom(raw, d.MediaType, want, reader{
+				manifest: func(d ocispec.Descriptor) ([]byte, error) { return readBlob(src, d.Digest, maxManifest) },
+				config:   func(d ocispec.Descriptor) ([]byte, error) { return readBlob(src, d.Digest, maxConfig) },
+				layer: func(_ context.Context, d digest.Digest) (io.ReadCloser, error) {
+					f, _, err := src.open(blobPath(d))
+					return f, err
+				},
+			})
+		}})
+	}
+	if len(found) == 0 {
+		return nil, &Error{Message: "it holds no image: its index is empty"}
+	}
+	return found, nil
+}
+
+func blobPath(d digest.Digest) string { return "blobs/" + d.Algorithm().String() + "/" + d.Encoded() }
+
+// readBlob reads a whole blob of a layout and verifies it.
+func readBlob(src files, d digest.Digest, bound int64) ([]byte, error) {
+	raw, err := readFile(src, blobPath(d), bound)
+	if err != nil {
+		return nil, err
+	}
+	if got := d.Algorithm().FromBytes(raw); got != d {
+		return nil, &Error{Message: fmt.Sprintf("blob %s has the wrong digest: %s", d, got)}
+	}
+	return raw, nil
+}
+
+// annotated reads an image's name in an OCI index: a full one, or by the specification a tag of something unsaid.
+func annotated(annotations map[string]string) (names []string, tag string) {
+	tag = annotations[ocispec.AnnotationRefName]
+	for _, text := range []string{annotations[containerdName], tag} {
+		if strings.ContainsAny(text, ":/") {
+			if ref, err := ParseReference(text); err == nil {
+				return []string{ref.String()}, tag
+			}
+		}
+	}
+	return nil, tag
+}
+
+// pick applies Ref and Name.
+func pick(found []packed, opts LoadOptions) ([]packed, error) {
+	if opts.Ref != "" {
+		var all []string
+		var chosen []packed
+		for _, p := range found {
+			name, ok := p.answersTo(opts.Ref)
+			if ok {
+				if name != "" {
+					p.names = []string{name}
+				}
+				chosen = append(chosen, p)
+			}
+			all = append(all, p.names...)
+			if len(p.names) == 0 && p.tag != "" {
+				all = append(all, p.tag)
+			}
+		}
+		if len(chosen) == 0 {
+			return nil, &Error{Message: fmt.Sprintf("it holds no image %q", opts.Ref), Remedy: "it holds: " + strings.Join(all, ", ")}
+		}
+		found = chosen[:1]
+	}
+	if opts.Name == "" {
+		return found, nil
+	}
+	ref, err := ParseReference(opts.Name)
+	if err != nil {
+		return nil, err
+	}
+	if ref.digest != "" {
+		return nil, &Error{Message: fmt.Sprintf("name %q must not have a digest", opts.Name)}
+	}
 	if len(found) != 1 {
-		return nil, &Error{Message: fmt.Sprintf("%s holds %d images, and one name was given", path, len(found)), Remedy: "choose one with --ref"}
+		return nil, &Error{Message: fmt.Sprintf("it holds %d images, and one name was given", len(found)), Remedy: "choose one with --ref"}
 	}
 	found[0].names = []string{ref.String()}
 	return found, nil
 }
 
-// layoutSources reads an OCI layout folder. called is its name for images that have only a tag there.
-func layoutSources(dir, called string, o LoadOptions) ([]source, error) {
-	index, err := layout.ImageIndexFromPath(dir)
+// answersTo tells whether an image is the one asked for, and by which of its names.
+func (p packed) answersTo(want string) (name string, ok bool) {
+	if p.tag != "" && p.tag == want || p.id != "" && p.id.String() == want {
+		return "", true
+	}
+	ref, err := ParseReference(want)
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, &Error{Message: fmt.Sprintf("%s is not an OCI layout: it has no index.json", dir)}
-		}
-		return nil, err
+		return "", false
 	}
-	m, err := index.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
-	platform, err := parsePlatform(o.Platform)
-	if err != nil {
-		return nil, err
-	}
-	var out []source
-	at := map[v1.Hash]int{}
-	for _, d := range m.Manifests {
-		names := annotatedNames(d.Annotations, called)
-		if i, ok := at[d.Digest]; ok {
-			out[i].names = uniqueNames(append(out[i].names, names...))
-			continue
-		}
-		src := source{names: names}
-		switch {
-		case d.MediaType.IsIndex():
-			inner, err := index.ImageIndex(d.Digest)
-			if err != nil {
-				return nil, err
-			}
-			if src.image, err = choose(inner, platform, strings.Join(names, ", ")); err != nil {
-				return nil, err
-			}
-			if src.index, err = inner.RawManifest(); err != nil {
-				return nil, err
-			}
-		case d.MediaType.IsImage():
-			if src.image, err = index.Image(d.Digest); err != nil {
-				return nil, err
-			}
-		default:
-			continue // signatures and the like
-		}
-		at[d.Digest] = len(out)
-		out = append(out, src)
-	}
-	if len(out) == 0 {
-		return nil, &Error{Message: fmt.Sprintf("%s holds no image", called)}
-	}
-	return out, nil
-}
-
-// annotatedNames reads an image's name in an OCI index: a full name, or a tag of something called as its folder.
-func annotatedNames(a map[string]string, called string) []string {
-	if ref, err := ParseReference(a[containerdName]); err == nil {
-		return []string{ref.String()}
-	}
-	text := a[imagespec.AnnotationRefName]
-	if strings.ContainsAny(text, ":/") {
-		if ref, err := ParseReference(text); err == nil {
-			return []string{ref.String()}
-		}
-	}
-	base := strings.TrimSuffix(strings.TrimSuffix(filepath.Base(called), filepath.Ext(called)), ".oci")
-	if text != "" {
-		if ref, err := ParseReference(strings.ToLower(base) + ":" + text); err == nil {
-			return []string{ref.String()}
-		}
-	}
-	return nil
-}
-
-// archiveSources reads a docker or OCI archive. done removes what it has unpacked meanwhile.
-func (s *Store) archiveSources(path string, o LoadOptions) (found []source, done func(), err error) {
-	tmp, err := os.MkdirTemp(s.root, "load-")
-	if err != nil {
-		return nil, nil, storeError("loading "+path, s.root, err)
-	}
-	done = func() { os.RemoveAll(tmp) }
-	plain, docker, err := plainArchive(path, tmp)
-	if err != nil {
-		return nil, done, err
-	}
-	if !docker {
-		if err := extractLayout(plain, tmp); err != nil {
-			return nil, done, err
-		}
-		found, err = layoutSources(tmp, path, o)
-		return found, done, err
-	}
-	open := func() (io.ReadCloser, error) { return os.Open(plain) }
-	m, err := tarball.LoadManifest(open)
-	if err != nil {
-		return nil, done, err
-	}
-	for i, d := range m {
-		src := source{}
-		var tag *gcrname.Tag
-		for _, t := range d.RepoTags {
-			ref, err := ParseReference(t)
-			if err != nil {
-				return nil, done, err
-			}
-			src.names = append(src.names, ref.String())
-			if tag == nil {
-				parsed, err := gcrname.NewTag(t, gcrname.WeakValidation)
-				if err != nil {
-					return nil, done, err
-				}
-				tag = &parsed
-			}
-		}
-		if tag == nil && len(m) > 1 {
-			return nil, done, &Error{Message: fmt.Sprintf("image %d of %s has no name and cannot be told from the others", i+1, path)}
-		}
-		if src.image, err = tarball.Image(open, tag); err != nil {
-			return nil, done, err
-		}
-		found = append(found, src)
-	}
-	return found, done, nil
-}
-
-// plainArchive gives the path of an uncompressed archive, which is the given one if it is, and says whether it is
-// a docker archive rather than an OCI one.
-func plainArchive(path, tmp string) (plain string, docker bool, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", false, err
-	}
-	defer f.Close()
-	r, err := decompress(f)
-	if err != nil {
-		return "", false, err
-	}
-	defer r.Close()
-	var head [262]byte
-	if _, err := f.ReadAt(head[:], 0); err == nil && string(head[257:262]) == "ustar" {
-		docker, err := kind(f, path)
-		return path, docker, err
-	}
-	plain = filepath.Join(tmp, "archive")
-	out, err := os.OpenFile(plain, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return "", false, err
-	}
-	defer out.Close()
-	if _, err := io.Copy(out, r); err != nil {
-		return "", false, err
-	}
-	docker, err = kind(out, path)
-	return plain, docker, err
-}
-
-// kind looks which of the two formats' first files an archive holds. Newer docker archives hold both.
-func kind(f *os.File, path string) (docker bool, err error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return false, err
-	}
-	oci := false
-	for r := tar.NewReader(f); ; {
-		h, err := r.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return false, &Error{Message: fmt.Sprintf("%s is not an image archive", path), Remedy: "make one with: docker save, podman save, skopeo copy", Err: err}
-		}
-		switch filepath.Clean(h.Name) {
-		case "manifest.json":
-			return true, nil
-		case "oci-layout", "index.json":
-			oci = true
-		}
-	}
-	if !oci {
-		return false, &Error{Message: fmt.Sprintf("%s is not an image archive: it has neither manifest.json nor index.json", path), Remedy: "make one with: docker save, podman save, skopeo copy"}
-	}
-	return false, nil
-}
-
-// extractLayout unpacks an OCI archive: plain files of the names that a layout may have, and nothing else.
-func extractLayout(archive, dir string) error {
-	f, err := os.Open(archive)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	for r := tar.NewReader(f); ; {
-		h, err := r.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		name := filepath.Clean(h.Name)
-		if h.Typeflag != tar.TypeReg || name != "oci-layout" && name != "index.json" && !strings.HasPrefix(name, "blobs/") {
-			continue
-		}
-		if err := root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-			return err
-		}
-		out, err := root.Create(name)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(out, r)
-		if cerr := out.Close(); err == nil {
-			err = cerr
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return ref.String(), slices.Contains(p.names, ref.String())
 }

@@ -1,179 +1,241 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// Docker's names for its own registry.
+// What a reference means when it does not say so.
 const (
-	defaultDomain    = "docker.io"
-	legacyDomain     = "index.docker.io"
-	officialPrefix   = "library/"
-	defaultTag       = "latest"
-	maxRepository    = 255
-	maxTag           = 128
-	digestHexLengths = "sha256 or sha512"
+	defaultDomain = "docker.io"
+	legacyDomain  = "index.docker.io" // the same registry under its oldest name
+	officialRepo  = "library/"        // images of docker.io without a user's name
+	defaultTag    = "latest"
 )
 
-// Reference names an image as Docker reads names: domain/path, and a tag, a digest or both. The zero value is not
-// a reference.
+// Lengths that registries enforce (distribution spec, "pulling manifests").
+const (
+	maxNameLength = 255
+	maxTagLength  = 128
+)
+
+// Reference names an image in a registry: domain/path[:tag][@digest], as Docker normalises it. It always has a tag, a
+// digest or both. The zero value names nothing; ParseReference is the only way to make one.
 type Reference struct {
 	domain, path, tag string
 	digest            digest.Digest
 }
 
-// ReferenceError says what is wrong with a name.
-type ReferenceError struct{ Name, Why string }
-
-// Error implements error.
-func (e *ReferenceError) Error() string {
-	return fmt.Sprintf("image name %q: %s", e.Name, e.Why)
-}
-
-// ParseReference reads a name in Docker's form: "nginx" is docker.io/library/nginx:latest. A first part is a
-// registry when it has a dot or a colon, or is localhost. The error is a *ReferenceError.
+// ParseReference reads a reference in the form that docker and podman take: nginx is docker.io/library/nginx:latest.
 func ParseReference(s string) (Reference, error) {
-	bad := func(why string) (Reference, error) { return Reference{}, &ReferenceError{s, why} }
-	rest := s
-	var r Reference
-	if s == "" {
-		return bad("it is empty")
-	}
-	if name, d, ok := strings.Cut(rest, "@"); ok {
-		r.digest = digest.Digest(d)
-		if err := r.digest.Validate(); err != nil {
-			return bad("the digest after @ is not " + digestHexLengths)
-		}
-		rest = name
-	}
-	if i := strings.LastIndexByte(rest, ':'); i >= 0 && !strings.Contains(rest[i:], "/") {
-		r.tag = rest[i+1:]
-		rest = rest[:i]
-		if !validTag(r.tag) {
-			return bad(fmt.Sprintf("the tag %q is not letters, digits, _ . - (at most %d)", r.tag, maxTag))
-		}
-	}
-	if r.tag == "" && r.digest == "" {
-		r.tag = defaultTag
-	}
-	r.domain, r.path = defaultDomain, rest
-	if first, more, ok := strings.Cut(rest, "/"); ok && (strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first) {
-		r.domain, r.path = first, more
-		if !validDomain(first) {
-			return bad(fmt.Sprintf("%q is not a registry's host[:port]", first))
-		}
-	}
-	if r.domain == legacyDomain {
-		r.domain = defaultDomain
-	}
-	if r.domain == defaultDomain && !strings.Contains(r.path, "/") {
-		r.path = officialPrefix + r.path
-	}
-	if len(r.path) > maxRepository {
-		return bad(fmt.Sprintf("the repository is longer than %d", maxRepository))
-	}
-	if strings.ToLower(r.path) != r.path {
-		return bad("the repository must be lower case: " + strings.ToLower(strings.TrimPrefix(r.path, officialPrefix)))
-	}
-	for part := range strings.SplitSeq(r.path, "/") {
-		if !validComponent(part) {
-			return bad(fmt.Sprintf("%q is not a repository name (lower-case letters and digits, with . _ - between)", part))
-		}
+	r, err := parseReference(s)
+	if err != nil {
+		return Reference{}, fmt.Errorf("invalid image reference %q: %w", s, err)
 	}
 	return r, nil
 }
 
-// validComponent is distribution's path-component: [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*.
-func validComponent(s string) bool {
-	alnum := func(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
-	if s == "" || !alnum(s[0]) || !alnum(s[len(s)-1]) {
-		return false
+func parseReference(s string) (Reference, error) {
+	var r Reference
+	if s == "" {
+		return r, errors.New("it is empty")
 	}
-	for i := 0; i < len(s); {
-		if alnum(s[i]) {
-			i++
-			continue
+	rest, sum, hasDigest := strings.Cut(s, "@")
+	if hasDigest {
+		r.digest = digest.Digest(sum)
+		if err := r.digest.Validate(); err != nil {
+			return r, fmt.Errorf("%q is not a digest such as sha256:<64 hex digits>", sum)
 		}
-		j := i
-		for j < len(s) && !alnum(s[j]) {
-			j++
-		}
-		if sep := s[i:j]; sep != "." && sep != "_" && sep != "__" && strings.Trim(sep, "-") != "" {
-			return false
-		}
-		i = j
 	}
-	return true
+	// A colon after the last slash begins a tag; one before it belongs to the registry's port.
+	if i := strings.LastIndexByte(rest, ':'); i >= 0 && !strings.ContainsRune(rest[i:], '/') {
+		r.tag = rest[i+1:]
+		rest = rest[:i]
+		if !validTag(r.tag) {
+			return r, fmt.Errorf("tag %q must be 1 to %d letters, digits, '_', '.' or '-', and not begin with '.' or '-'", r.tag, maxTagLength)
+		}
+	}
+	if r.tag == "" && !hasDigest {
+		r.tag = defaultTag
+	}
+	if !hasDigest && isHexID(rest) {
+		return r, errors.New("64 hexadecimal digits are an image's id, not a name")
+	}
+	r.domain, r.path = splitDomain(rest)
+	if err := checkDomain(r.domain); err != nil {
+		return r, err
+	}
+	if err := checkPath(r.path); err != nil {
+		return r, err
+	}
+	if len(r.domain)+1+len(r.path) > maxNameLength {
+		return r, fmt.Errorf("the name is longer than %d characters", maxNameLength)
+	}
+	return r, nil
 }
 
-func validTag(s string) bool {
-	if s == "" || len(s) > maxTag || s[0] == '.' || s[0] == '-' {
-		return false
+// splitDomain tells a registry from the first part of a path as Docker does: it has a dot, a port or an upper-case
+// letter, or is localhost.
+func splitDomain(name string) (domain, path string) {
+	first, rest, ok := strings.Cut(name, "/")
+	switch {
+	case !ok:
+		domain, path = defaultDomain, name
+	case strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first:
+		domain, path = first, rest
+	default:
+		domain, path = defaultDomain, name
 	}
-	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '.' && c != '-' {
-			return false
-		}
+	if domain == legacyDomain {
+		domain = defaultDomain
 	}
-	return true
+	if domain == defaultDomain && !strings.Contains(path, "/") {
+		path = officialRepo + path
+	}
+	return domain, path
 }
 
-func validDomain(s string) bool {
-	host, port := s, ""
-	if strings.HasPrefix(s, "[") {
-		end := strings.IndexByte(s, ']')
-		if end < 0 || strings.Trim(s[1:end], "0123456789abcdefABCDEF:.") != "" {
-			return false
+func checkDomain(domain string) error {
+	host, port, hasPort := domain, "", false
+	if strings.HasPrefix(domain, "[") { // an IPv6 address
+		end := strings.IndexByte(domain, ']')
+		if end < 0 {
+			return fmt.Errorf("registry %q: the bracket is not closed", domain)
 		}
-		if s[end+1:] == "" {
-			return true
+		host = domain[1:end]
+		if rest := domain[end+1:]; rest != "" {
+			if rest[0] != ':' {
+				return fmt.Errorf("registry %q: what follows the address is not a port", domain)
+			}
+			port, hasPort = rest[1:], true
 		}
-		if s[end+1] != ':' {
-			return false
+		if host == "" || strings.Trim(host, "0123456789abcdefABCDEF:") != "" {
+			return fmt.Errorf("registry %q: %q is not an IPv6 address", domain, host)
 		}
-		port = s[end+2:]
 	} else {
-		var ok bool
-		if host, port, ok = strings.Cut(s, ":"); ok && port == "" {
-			return false
-		}
+		host, port, hasPort = strings.Cut(domain, ":")
 		for label := range strings.SplitSeq(host, ".") {
-			if label == "" || label[0] == '-' || label[len(label)-1] == '-' || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-				return false
+			if label == "" || label[0] == '-' || label[len(label)-1] == '-' || !all(label, func(c byte) bool { return lower(c) || upper(c) || number(c) || c == '-' }) {
+				return fmt.Errorf("registry %q: %q is not a host name", domain, host)
 			}
 		}
 	}
-	return len(port) <= 5 && strings.Trim(port, "0123456789") == ""
+	if hasPort && (port == "" || len(port) > 5 || !all(port, number)) {
+		return fmt.Errorf("registry %q: %q is not a port", domain, port)
+	}
+	return nil
 }
 
-// Domain is the registry's host[:port].
+// checkPath checks the components of a repository's path: lower-case letters and digits, with '.', '_', '__' or any
+// number of '-' between them.
+func checkPath(path string) error {
+	if path == "" {
+		return errors.New("the repository's name is missing")
+	}
+	if strings.ToLower(path) != path {
+		return fmt.Errorf("repository %q must be lower case", path)
+	}
+	for part := range strings.SplitSeq(path, "/") {
+		if part == "" {
+			return fmt.Errorf("repository %q has an empty part", path)
+		}
+		alnum := func(c byte) bool { return lower(c) || number(c) }
+		if !alnum(part[0]) || !alnum(part[len(part)-1]) {
+			return fmt.Errorf("repository %q: %q must begin and end with a letter or digit", path, part)
+		}
+		for i := 0; i < len(part); {
+			if alnum(part[i]) {
+				i++
+				continue
+			}
+			end := i
+			for end < len(part) && !alnum(part[end]) {
+				end++
+			}
+			switch sep := part[i:end]; {
+			case sep == ".", sep == "_", sep == "__", strings.Trim(sep, "-") == "":
+			default:
+				return fmt.Errorf("repository %q: %q may not stand in a name", path, sep)
+			}
+			i = end
+		}
+	}
+	return nil
+}
+
+func validTag(tag string) bool {
+	if tag == "" || len(tag) > maxTagLength || tag[0] == '.' || tag[0] == '-' {
+		return false
+	}
+	return all(tag, func(c byte) bool { return lower(c) || upper(c) || number(c) || c == '_' || c == '.' || c == '-' })
+}
+
+func isHexID(s string) bool { return len(s) == 64 && isHex(s) }
+
+func isHex(s string) bool {
+	return s != "" && all(s, func(c byte) bool { return number(c) || c >= 'a' && c <= 'f' })
+}
+
+func all(s string, ok func(byte) bool) bool {
+	for i := range len(s) {
+		if !ok(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) bool  { return c >= 'a' && c <= 'z' }
+func upper(c byte) bool  { return c >= 'A' && c <= 'Z' }
+func number(c byte) bool { return c >= '0' && c <= '9' }
+
+// Domain is the registry's host[:port]: "docker.io".
 func (r Reference) Domain() string { return r.domain }
 
-// Path is the repository at the registry.
+// Path is the repository in the registry: "library/nginx".
 func (r Reference) Path() string { return r.path }
 
-// Tag is the tag, empty for a reference by digest only.
+// Tag is the tag, or empty if there is a digest only.
 func (r Reference) Tag() string { return r.tag }
 
-// Digest is the manifest's digest, empty if the reference has none.
+// Digest is the digest, or empty.
 func (r Reference) Digest() digest.Digest { return r.digest }
 
-// String is the full form: docker.io/library/nginx:latest.
-func (r Reference) String() string { return r.withSuffix(r.domain + "/" + r.path) }
+// Repository is the name without tag and digest: "docker.io/library/nginx".
+func (r Reference) Repository() string { return r.domain + "/" + r.path }
 
-// Familiar is the short form that people write: nginx:latest.
-func (r Reference) Familiar() string {
-	name := r.domain + "/" + r.path
-	if r.domain == defaultDomain {
-		name = strings.TrimPrefix(r.path, officialPrefix)
+// String is the whole reference in normal form; ParseReference reads it back to an equal value.
+func (r Reference) String() string {
+	if r.path == "" {
+		return ""
 	}
-	return r.withSuffix(name)
+	return r.suffixed(r.Repository())
 }
 
-func (r Reference) withSuffix(name string) string {
+// Familiar is the short form that people type: "nginx:latest". ParseReference reads it back to an equal value.
+func (r Reference) Familiar() string {
+	if r.path == "" {
+		return ""
+	}
+	name := r.Repository()
+	if r.domain == defaultDomain {
+		short := strings.TrimPrefix(r.path, officialRepo)
+		// A path such as library/a/b, or one whose first part looks like a registry, would be read back as
+		// something else.
+		if d, p := splitDomain(short); d == r.domain && p == r.path {
+			name = short
+		}
+	}
+	if isHexID(name) && r.digest == "" {
+		name = r.Repository()
+	}
+	return r.suffixed(name)
+}
+
+func (r Reference) suffixed(name string) string {
 	if r.tag != "" {
 		name += ":" + r.tag
 	}
@@ -181,4 +243,12 @@ func (r Reference) withSuffix(name string) string {
 		name += "@" + r.digest.String()
 	}
 	return name
+}
+
+// stored is the name under which a pulled image is kept: with a digest, the tag says nothing more.
+func (r Reference) stored() string {
+	if r.digest != "" {
+		r.tag = ""
+	}
+	return r.String()
 }

@@ -3,256 +3,266 @@ package image
 import (
 	"archive/tar"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
-	gcrname "github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/partial"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	"github.com/google/go-containerregistry/pkg/v1/types"
-	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.podman.io/storage"
-	"go.podman.io/storage/pkg/archive"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Formats that Save writes.
 const (
-	DockerArchive = "docker-archive"
-	OCIArchive    = "oci-archive"
-	OCIDir        = "oci-dir"
+	DockerArchive = "docker-archive" // as docker save did until version 24; layers as plain tar streams
+	OCIArchive    = "oci-archive"    // an OCI layout in a tar archive; layers packed by gzip
+	OCIDir        = "oci-dir"        // an OCI layout folder
 )
 
-// Save writes images to an archive or a layout folder, which must not be there. What was written of one that fails
-// is removed. Layers come out byte for byte as they went in, uncompressed.
+// Save writes images to a new file or folder. What a person names twice is written once, with both names. Layers have
+// the diff ids they came with. A path that is there already, an image that is not and a format that is unknown are
+// errors; of a save that fails nothing is left.
 func (s *Store) Save(ctx context.Context, path, format string, names []string) error {
 	if _, err := os.Lstat(path); err == nil {
-		return &Error{Message: fmt.Sprintf("saving to %s: it exists", path), Remedy: "remove it first, or choose another name"}
+		return &Error{Message: fmt.Sprintf("saving to %q: it exists", path), Remedy: "remove it first, or choose another name"}
 	}
-	dir := filepath.Dir(path)
-	tmp, err := os.MkdirTemp(dir, ".whisk-save-")
+	images, err := s.toSave(ctx, names)
 	if err != nil {
-		return fmt.Errorf("saving to %s: %w", path, err)
+		return err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(path), ".whisk-save-")
+	if err != nil {
+		return fmt.Errorf("saving to %q: %w", path, err)
 	}
 	defer os.RemoveAll(tmp)
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return fmt.Errorf("saving to %s: %w", path, err)
-	}
 	out := filepath.Join(tmp, "out")
 	switch format {
-	case DockerArchive:
-		err = s.saveDocker(ctx, out, names)
 	case OCIDir:
-		err = s.saveLayout(ctx, out, names)
-	case OCIArchive:
-		folder := filepath.Join(tmp, "layout")
-		if err = s.saveLayout(ctx, folder, names); err == nil {
-			err = tarFolder(ctx, folder, out)
+		err = os.Mkdir(out, 0o755)
+		if err == nil {
+			err = s.writeLayout(ctx, &dirSink{dir: out, tmp: tmp}, images)
+		}
+	case OCIArchive, DockerArchive:
+		write := s.writeLayout
+		if format == DockerArchive {
+			write = s.writeDocker
+		}
+		var f *os.File
+		if f, err = os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err == nil {
+			sink := &tarSink{w: tar.NewWriter(f), tmp: tmp, seen: map[string]bool{}}
+			err = write(ctx, sink, images)
+			err = errors.Join(err, sink.w.Close(), f.Close())
 		}
 	default:
-		return &Error{Message: fmt.Sprintf("no such format %q", format), Remedy: "choose docker-archive, oci-archive or oci-dir"}
+		return &Error{Message: fmt.Sprintf("there is no image format %q", format), Remedy: "choose docker-archive, oci-archive or oci-dir"}
 	}
 	if err == nil {
 		err = os.Rename(out, path)
 	}
 	if err != nil {
-		var told *Error
-		var missing *NotFoundError
-		if errors.As(err, &told) || errors.As(err, &missing) {
-			return err
-		}
-		return fmt.Errorf("saving to %s: %w", path, err)
+		return fmt.Errorf("saving to %q: %w", path, err)
 	}
 	return nil
 }
 
-// saved is an image on its way out: its names come with it.
+// saved is an image on its way out.
 type saved struct {
-	names []string
-	image v1.Image
+	img    *Image
+	names  []string // those it was asked for by
+	config []byte
+	layers []storedLayer
 }
 
-// toSave finds the images; one that is named twice is written once.
-func (s *Store) toSave(ctx context.Context, names []string) ([]saved, error) {
-	var out []saved
-	at := map[string]int{}
+// toSave finds the images.
+func (s *Store) toSave(ctx context.Context, names []string) ([]*saved, error) {
+	var out []*saved
 	for _, name := range names {
 		img, err := s.Lookup(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		given := ""
-		if ref, err := ParseReference(name); err == nil && slices.Contains(img.Names, ref.String()) {
-			given = ref.String()
+		i := slices.IndexFunc(out, func(o *saved) bool { return o.img.ID == img.ID })
+		if i < 0 {
+			item := &saved{img: img}
+			if item.config, item.layers, err = s.contents(img.ID); err != nil {
+				return nil, err
+			}
+			i, out = len(out), append(out, item)
 		}
-		if i, ok := at[img.ID]; ok {
-			out[i].names = uniqueNames(append(out[i].names, given))
-			continue
+		if ref, err := ParseReference(name); err == nil && slices.Contains(img.Names, ref.stored()) && !slices.Contains(out[i].names, ref.stored()) {
+			out[i].names = append(out[i].names, ref.stored())
 		}
-		image, err := partial.UncompressedToImage(&core{ctx: ctx, s: s, img: img})
-		if err != nil {
-			return nil, err
-		}
-		at[img.ID] = len(out)
-		out = append(out, saved{uniqueNames([]string{given}), image})
 	}
 	return out, nil
 }
 
-func (s *Store) saveDocker(ctx context.Context, path string, names []string) error {
-	images, err := s.toSave(ctx, names)
-	if err != nil {
-		return err
-	}
-	refs := map[gcrname.Reference]v1.Image{}
-	for _, i := range images {
-		for _, n := range i.names {
-			tag, err := gcrname.NewTag(n, gcrname.WeakValidation)
-			if err != nil {
-				return err
-			}
-			refs[tag] = i.image
-		}
-		if len(i.names) == 0 {
-			d, err := i.image.Digest()
-			if err != nil {
-				return err
-			}
-			ref, err := gcrname.NewDigest("whisk/unnamed@"+d.String(), gcrname.WeakValidation)
-			if err != nil {
-				return err
-			}
-			refs[ref] = i.image
-		}
-	}
-	return tarball.MultiRefWriteToFile(path, refs)
+// sink is where the files of a format go.
+type sink interface {
+	// put writes a file whose size is known; a name that is there already is left alone.
+	put(name string, size int64, r io.Reader) error
+	scratch() string // a folder for what must be written before its name is known
+	// take moves a file of the scratch folder into place.
+	take(name string, f *os.File) error
 }
 
-func (s *Store) saveLayout(ctx context.Context, dir string, names []string) error {
-	images, err := s.toSave(ctx, names)
+type dirSink struct{ dir, tmp string }
+
+func (d *dirSink) scratch() string { return d.tmp }
+
+func (d *dirSink) put(name string, _ int64, r io.Reader) error {
+	path := filepath.Join(d.dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
 	if err != nil {
 		return err
 	}
-	p, err := layout.Write(dir, empty.Index)
-	if err != nil {
-		return err
-	}
-	for _, i := range images {
-		img := mutate.MediaType(i.image, types.OCIManifestSchema1)
-		img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
-		if len(i.names) == 0 {
-			if err := p.AppendImage(img); err != nil {
-				return err
-			}
-		}
-		for _, n := range i.names {
-			if err := p.AppendImage(img, layout.WithAnnotations(map[string]string{imagespec.AnnotationRefName: n, containerdName: n})); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Close())
 }
 
-// tarFolder writes a folder's files into an archive.
-func tarFolder(ctx context.Context, dir, path string) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
+func (d *dirSink) take(name string, f *os.File) error {
+	path := filepath.Join(d.dir, filepath.FromSlash(name))
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), f.Chmod(0o644)); err != nil {
 		return err
 	}
-	w := tar.NewWriter(f)
-	defer func() {
-		err = errors.Join(err, w.Close(), f.Close())
-	}()
-	return filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
-		if err != nil || ctx.Err() != nil {
-			return errors.Join(err, ctx.Err())
+	return os.Rename(f.Name(), path)
+}
+
+type tarSink struct {
+	w    *tar.Writer
+	tmp  string
+	seen map[string]bool
+}
+
+func (t *tarSink) scratch() string { return t.tmp }
+
+func (t *tarSink) put(name string, size int64, r io.Reader) error {
+	if t.seen[name] {
+		return nil
+	}
+	t.seen[name] = true
+	if err := t.w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: size, ModTime: time.Unix(0, 0)}); err != nil {
+		return err
+	}
+	_, err := io.Copy(t.w, r)
+	return err
+}
+
+func (t *tarSink) take(name string, f *os.File) error {
+	n, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err == nil {
+		err = t.put(name, n, f)
+	}
+	return errors.Join(err, os.Remove(f.Name()))
+}
+
+// writeDocker writes what docker load, podman load and skopeo read as docker-archive.
+func (s *Store) writeDocker(ctx context.Context, out sink, images []*saved) error {
+	type item struct {
+		Config   string
+		RepoTags []string
+		Layers   []string
+	}
+	var list []item
+	written := map[string]bool{} // images share layers
+	for _, img := range images {
+		it := item{Config: img.img.ID + ".json", RepoTags: []string{}, Layers: []string{}}
+		for _, n := range img.names {
+			if isTag(n) { // the format has no place for digests
+				it.RepoTags = append(it.RepoTags, n)
+			}
 		}
-		rel, err := filepath.Rel(dir, name)
-		if err != nil || rel == "." {
+		if err := putBytes(out, it.Config, img.config); err != nil {
 			return err
 		}
-		info, err := e.Info()
+		for _, l := range img.layers {
+			name := l.diffID.Encoded() + ".tar"
+			it.Layers = append(it.Layers, name)
+			if written[name] {
+				continue
+			}
+			written[name] = true
+			if err := s.layerStream(ctx, l, func(r io.Reader) error { return out.put(name, l.size, r) }); err != nil {
+				return err
+			}
+		}
+		list = append(list, it)
+	}
+	raw, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return putBytes(out, "manifest.json", raw)
+}
+
+// writeLayout writes an OCI layout.
+func (s *Store) writeLayout(ctx context.Context, out sink, images []*saved) error {
+	layout := ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}
+	if err := putJSON(out, ocispec.ImageLayoutFile, layout); err != nil {
+		return err
+	}
+	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
+	index.SchemaVersion = 2
+	packed := map[digest.Digest]ocispec.Descriptor{} // by diff id: images share layers
+	for _, img := range images {
+		m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
+		m.SchemaVersion = 2
+		for _, l := range img.layers {
+			d, ok := packed[l.diffID]
+			if !ok {
+				var err error
+				if d, err = s.packLayer(ctx, out, l); err != nil {
+					return err
+				}
+				packed[l.diffID] = d
+			}
+			m.Layers = append(m.Layers, d)
+		}
+		var err error
+		if m.Config, err = putBlob(out, ocispec.MediaTypeImageConfig, img.config); err != nil {
+			return err
+		}
+		raw, err := json.Marshal(m)
 		if err != nil {
 			return err
 		}
-		h := &tar.Header{Name: rel, Mode: 0o644, Typeflag: tar.TypeReg, Size: info.Size()}
-		if e.IsDir() {
-			h.Name, h.Mode, h.Typeflag, h.Size = rel+"/", 0o755, tar.TypeDir, 0
-		}
-		if err := w.WriteHeader(h); err != nil || e.IsDir() {
-			return err
-		}
-		in, err := os.Open(name)
+		d, err := putBlob(out, ocispec.MediaTypeImageManifest, raw)
 		if err != nil {
 			return err
 		}
-		defer in.Close()
-		_, err = io.Copy(w, in)
-		return err
-	})
+		if p, err := parsePlatform(img.img.Platform); err == nil {
+			d.Platform = &p
+		}
+		if len(img.names) == 0 {
+			index.Manifests = append(index.Manifests, d)
+		}
+		for _, n := range img.names {
+			named := d
+			named.Annotations = map[string]string{ocispec.AnnotationRefName: n, containerdName: n}
+			index.Manifests = append(index.Manifests, named)
+		}
+	}
+	return putJSON(out, ocispec.ImageIndexFile, index)
 }
 
-// core is an image of the store as go-containerregistry wants to see it.
-type core struct {
-	ctx context.Context
-	s   *Store
-	img *Image
+func putBlob(out sink, mediaType string, raw []byte) (ocispec.Descriptor, error) {
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+	return d, putBytes(out, blobPath(d.Digest), raw)
 }
 
-// RawConfigFile implements partial.UncompressedImageCore.
-func (c *core) RawConfigFile() ([]byte, error) {
-	return c.s.s.ImageBigData(c.img.ID, configKey(c.img.ID))
-}
-
-// MediaType implements partial.UncompressedImageCore.
-func (c *core) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
-
-// LayerByDiffID implements partial.UncompressedImageCore.
-func (c *core) LayerByDiffID(h v1.Hash) (partial.UncompressedLayer, error) {
-	top, err := c.s.s.Image(c.img.ID)
+func putJSON(out sink, name string, v any) error {
+	raw, err := json.Marshal(v)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for id := top.TopLayer; id != ""; {
-		l, err := c.s.s.Layer(id)
-		if err != nil {
-			return nil, err
-		}
-		if l.UncompressedDigest.Encoded() == h.Hex {
-			return &layerCore{c: c, layer: l}, nil
-		}
-		id = l.Parent
-	}
-	return nil, fmt.Errorf("image %s has no layer %s", short(c.img.ID), h)
-}
-
-type layerCore struct {
-	c     *core
-	layer *storage.Layer
-}
-
-// DiffID implements partial.UncompressedLayer.
-func (l *layerCore) DiffID() (v1.Hash, error) {
-	return v1.NewHash(l.layer.UncompressedDigest.String())
-}
-
-// MediaType implements partial.UncompressedLayer.
-func (l *layerCore) MediaType() (types.MediaType, error) { return types.OCILayer, nil }
-
-// Uncompressed implements partial.UncompressedLayer.
-func (l *layerCore) Uncompressed() (io.ReadCloser, error) {
-	if err := l.c.ctx.Err(); err != nil {
-		return nil, err
-	}
-	plain := archive.Uncompressed
-	return l.c.s.s.Diff(l.layer.Parent, l.layer.ID, &storage.DiffOptions{Compression: &plain})
+	return putBytes(out, name, raw)
 }
