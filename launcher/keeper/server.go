@@ -183,7 +183,8 @@ func checkVersion(v int) error {
 // network makes the network with its first sandbox, whose egress policy it takes.
 func (s *server) network(ctx context.Context, egress string) (*slirp.Network, error) {
 	s.netOnce.Do(func() {
-		v4, v6 := slirp.ChoosePrefixes(s.doc.Network, nil)
+		taken, _ := slirp.HostPrefixes() // without the list, a clash is as unlikely as the hash makes it
+		v4, v6 := slirp.ChoosePrefixes(s.doc.Network, taken)
 		n, err := slirp.New(ctx, slirp.Config{Name: s.doc.Network, IPv4: v4, IPv6: v6, Egress: egress, Log: slog.New(slog.DiscardHandler)})
 		s.mu.Lock()
 		s.net, s.netErr = n, err
