@@ -401,3 +401,40 @@ func TestNetworkedSandbox(t *testing.T) {
 	}
 	t.Log(out)
 }
+
+func TestDownDuringUpEnds(t *testing.T) {
+	b := newBench(t)
+	for delay := range 12 {
+		specs := make([]launcher.Spec, 3)
+		for i := range specs {
+			specs[i] = b.spec("sleep", "1000")
+			name := string(rune('a' + i))
+			specs[i].Project, specs[i].App.Name, specs[i].Name, specs[i].Remove = "race", name, "race-"+name, false
+		}
+		c := b.open(specs[0])
+		up := make(chan error, 1)
+		go func() { up <- c.Up(t.Context(), UpRequest{Specs: specs}, nil) }()
+		time.Sleep(time.Duration(delay) * 4 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+		zero := time.Duration(0)
+		down := func() {
+			d, err := Dial(ctx, b.dirs, "race")
+			if errors.Is(err, ErrNoKeeper) {
+				return
+			}
+			if err == nil {
+				err = d.Down(ctx, DownRequest{Timeout: &zero, Remove: true}, nil)
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("down does not end: %v", err)
+			}
+		}
+		down()
+		<-up
+		down() // what up has started since
+		if err := c.WaitGone(ctx); err != nil {
+			t.Fatalf("the keeper stays: %v", err)
+		}
+		cancel()
+	}
+}

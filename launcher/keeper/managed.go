@@ -38,7 +38,8 @@ type managed struct {
 	stopping bool // asked to end: no restart
 	lines    func(launcher.LogLine)
 
-	ended chan struct{} // closed when the app has ended for good and its ports are free
+	ended chan struct{} // closed when the app has ended for good and its ports are free, or never came to run
+	once  sync.Once     // closes ended
 	gone  chan struct{} // closed when everything of it has been taken down
 }
 
@@ -231,10 +232,14 @@ func (m *managed) launch(ctx context.Context, f *front) (err error) {
 	r.PID, r.Argv, r.Env, r.User, r.Workdir, r.StopSignal, r.Volumes = started.PID, started.Argv, started.Env, started.User, started.Workdir, started.Signal, started.Volumes
 	r.Ready = r.App.Ready == nil
 	err = r.Write(m.s.doc.Dirs)
+	stopping := m.stopping
 	m.mu.Unlock()
 	if err != nil {
 		_ = sb.Signal(unix.SIGKILL)
 		return err
+	}
+	if stopping { // asked to while it started
+		_ = sb.Signal(unix.SIGKILL)
 	}
 	return nil
 }
@@ -400,12 +405,12 @@ func (m *managed) finish(code int, fault string) {
 		m.log = nil
 	}
 	m.mu.Unlock()
-	close(m.ended)
 	m.drop()
 }
 
 // drop takes down what is left of a sandbox that does not run.
 func (m *managed) drop() {
+	m.once.Do(func() { close(m.ended) })
 	m.unplug()
 	m.mu.Lock()
 	sb, id, log := m.sb, m.rec.ID, m.log
