@@ -6,7 +6,7 @@ export CGO_ENABLED = 0
 
 # Tools that only development needs, fetched as Go modules.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-GORELEASER  = github.com/goreleaser/goreleaser/v2@v2.18.2
+GORELEASER  = github.com/goreleaser/goreleaser/v2@v2.16.0
 
 .PHONY: build install demo test test-needs vet lint bench snapshot clean
 
