@@ -35,6 +35,9 @@ func (d *downCmd) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := c.reconcile(ctx); err != nil {
+		return err
+	}
 	return c.down(ctx, p, timeout, d.Volumes)
 }
 

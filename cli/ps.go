@@ -45,7 +45,10 @@ type psRow struct {
 	PID       int                      `json:"pid,omitempty"`
 }
 
-func (p *psCmd) run(_ context.Context, c *call) error {
+func (p *psCmd) run(ctx context.Context, c *call) error {
+	if err := c.reconcile(ctx); err != nil {
+		return err
+	}
 	records, err := launcher.Records(c.dirs)
 	if err != nil {
 		return err

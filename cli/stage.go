@@ -28,16 +28,32 @@ type stageDocument struct {
 	Args    []string      `json:"args"`
 	Dirs    launcher.Dirs `json:"dirs"`
 	Single  bool          `json:"single"` // only one id is mapped
+	// Sweep asks to remove what killed keepers and commands have left, instead of running Args.
+	Sweep bool `json:"sweep,omitempty"`
+}
+
+// reconcile makes the state on disk true before a command shows or changes it: after a kill -9 there may be folders of
+// sandboxes and networks that nobody holds. It is cheap where there are none.
+func (c *call) reconcile(ctx context.Context) error {
+	if err := launcher.SweepNetworks(c.dirs); err != nil || !launcher.Unswept(c.dirs) {
+		return err
+	}
+	return c.startStage(ctx, c.err, stageDocument{Sweep: true})
 }
 
 // stage runs a command line inside the user namespace and waits for it. Its failure is a status: the stage has said
 // what was wrong.
 func (c *call) stage(ctx context.Context, stdout *os.File, args []string) error {
+	return c.startStage(ctx, stdout, stageDocument{Args: args})
+}
+
+func (c *call) startStage(ctx context.Context, stdout *os.File, d stageDocument) error {
 	m, err := c.userns()
 	if err != nil {
 		return err
 	}
-	doc, err := json.Marshal(stageDocument{Version: stageVersion, Whisk: c.version, Args: args, Dirs: c.dirs, Single: m.Single})
+	d.Version, d.Whisk, d.Dirs, d.Single = stageVersion, c.version, c.dirs, m.Single
+	doc, err := json.Marshal(d)
 	if err != nil {
 		return fmt.Errorf("encode stage document: %w", err)
 	}
@@ -104,6 +120,12 @@ func StageMain() int {
 		return c.fault(err)
 	}
 	c.version, c.args, c.dirs, c.single = doc.Whisk, doc.Args, doc.Dirs, doc.Single
+	if doc.Sweep {
+		if err := launcher.Sweep(c.dirs); err != nil {
+			return c.fault(err)
+		}
+		return 0
+	}
 	code := c.main(ctx)
 	if code != 0 && ctx.Err() != nil {
 		return 128 + int(unix.SIGINT)
@@ -121,7 +143,7 @@ func readStage(f *os.File) (*stageDocument, error) {
 	if err := json.Unmarshal(b, &doc); err != nil {
 		return nil, fmt.Errorf("read stage document: %w", err)
 	}
-	if doc.Version != stageVersion || doc.Dirs.Data == "" || doc.Dirs.Run == "" || len(doc.Args) == 0 {
+	if doc.Version != stageVersion || doc.Dirs.Data == "" || doc.Dirs.Run == "" || len(doc.Args) == 0 && !doc.Sweep {
 		return nil, errors.New("read stage document: not one of this version of whisk")
 	}
 	return &doc, nil
