@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// commands are what scripts may say beyond testscript's own words:
+//
+//	whisk ARG...                 runs whisk; with ! in front it must fail
+//	exits N CMD ARG...           runs a program that must exit with N
+//	refused N REGEXP CMD ARG...  the same, and it must say why: nothing on stdout, on stderr, after what pull
+//	                             shows of its progress, one line "whisk: …" that
+//	                             REGEXP matches, then at most one line "hint: …"; and nothing may be left running
+//	images NAME[:TAG]...         loads fixture images into the store
+//	registry start VAR [USER PASSWORD]   starts a registry; VAR is its address
+//	registry push VAR NAME:TAG [AS]      puts a fixture image there
+//	registry stop VAR
+//	port VAR...                  puts a free TCP port of 127.0.0.1 in each
+//	listen VAR                   the same, and keeps it taken until the script ends
+//	keep VAR                     puts the last command's stdout, trimmed, in VAR
+//	eventually CMD ARG...        runs a program until it succeeds
+//	keeper VAR                   puts the process ids of the script's keepers in VAR, separated by blanks
+//	nothing-left                 no process, mount or runtime file of whisk's remains
+var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	"whisk":        whisk,
+	"exits":        exits,
+	"refused":      refused,
+	"images":       images,
+	"registry":     registry,
+	"port":         port,
+	"listen":       listen,
+	"keep":         keep,
+	"eventually":   eventually,
+	"keeper":       keeper,
+	"nothing-left": nothingLeft,
+}
+
+func need(ts *testscript.TestScript, neg bool, args []string, least int, usage string) {
+	if neg || len(args) < least {
+		ts.Fatalf("usage: %s", usage)
+	}
+}
+
+func whisk(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec("whisk", args...)
+	switch {
+	case err != nil && !neg:
+		ts.Fatalf("whisk %s: %v", strings.Join(args, " "), err)
+	case err == nil && neg:
+		ts.Fatalf("whisk %s: unexpected success", strings.Join(args, " "))
+	}
+}
+
+// code runs a program and returns its exit code.
+func code(ts *testscript.TestScript, argv []string) int {
+	err := ts.Exec(argv[0], argv[1:]...)
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	}
+	ts.Fatalf("%s: %v", argv[0], err)
+	return 0
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 2, "exits N CMD ARG...")
+	if got := strconv.Itoa(code(ts, args[1:])); got != args[0] {
+		ts.Fatalf("%s: exit code %s, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+// progress is what pull and load tell of before they fail.
+var progress = regexp.MustCompile(`(?m)^(whisk: pulling [^" ]+|[0-9a-f]{12}: .*)\n`)
+
+func refused(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 3, "refused N REGEXP CMD ARG...")
+	exits(ts, false, append([]string{args[0]}, args[2:]...))
+	if out := ts.ReadFile("stdout"); out != "" {
+		ts.Fatalf("stdout: %q, want nothing", out)
+	}
+	lines := strings.Split(strings.TrimSuffix(progress.ReplaceAllString(ts.ReadFile("stderr"), ""), "\n"), "\n")
+	if !strings.HasPrefix(lines[0], "whisk: ") || len(lines) > 2 || len(lines) == 2 && !strings.HasPrefix(lines[1], "hint: ") {
+		ts.Fatalf("stderr: %q, want one line that begins with whisk: and at most one with hint:", lines)
+	}
+	if ok, err := regexp.MatchString(args[1], lines[0]); err != nil || !ok {
+		ts.Fatalf("stderr: %q, want %q (%v)", lines[0], args[1], err)
+	}
+	nothingLeft(ts, false, nil)
+}
+
+func images(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 1, "images NAME[:TAG]...")
+	for _, name := range args {
+		if !strings.Contains(name, ":") {
+			name += ":latest"
+		}
+		if err := ts.Exec("whisk", "load", "-i", os.Getenv(envImages), "--ref", "docker.io/library/"+name); err != nil {
+			ts.Fatalf("loading %s: %v", name, err)
+		}
+	}
+}
+
+func registry(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 2, "registry start VAR [USER PASSWORD] | registry push VAR NAME:TAG [AS] | registry stop VAR")
+	script, err := filepath.Abs("testdata/registry/registry")
+	ts.Check(err)
+	action, name, rest := args[0], args[1], args[2:]
+	dir := ts.MkAbs(filepath.Join(ts.Getenv("WORK"), ".registry", name))
+	argv := []string{action, dir}
+	switch action {
+	case "push":
+		argv = append(argv, os.Getenv(envImages), "docker.io/library/"+rest[0])
+		rest = rest[1:]
+	case "start":
+		ts.Defer(func() { _ = exec.Command(script, "stop", dir).Run() })
+	}
+	if err := ts.Exec(script, append(argv, rest...)...); err != nil {
+		ts.Fatalf("registry %s: %v", action, err)
+	}
+	if action == "start" {
+		ts.Setenv(name, strings.TrimSpace(ts.ReadFile("stdout")))
+	}
+}
+
+func port(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 1, "port VAR...")
+	for _, name := range args {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		ts.Check(err)
+		defer l.Close() // all at once at the end, so that they differ
+		ts.Setenv(name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	}
+}
+
+func listen(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 1, "listen VAR")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+}
+
+func keep(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 1, "keep VAR")
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+}
+
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 1, "eventually CMD ARG...")
+	var err error
+	for end := time.Now().Add(settle); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if err = ts.Exec(args[0], args[1:]...); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("%s: %v, for %v", strings.Join(args, " "), err, settle)
+}
+
+func keeper(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 1, "keeper VAR")
+	var pids []string
+	for _, pid := range ts.Value(watchKey{}).(*watch).keepers() {
+		pids = append(pids, strconv.Itoa(pid))
+	}
+	if len(pids) == 0 {
+		ts.Fatalf("no keeper runs")
+	}
+	ts.Setenv(args[0], strings.Join(pids, " "))
+}
+
+// keepers are the script's processes that go by that name.
+func (w *watch) keepers() []int {
+	var pids []int
+	for _, pid := range w.processes() {
+		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && bytes.HasPrefix(cmdline, []byte("whisk-keeper\x00")) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func nothingLeft(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 0, "nothing-left")
+	if left := ts.Value(watchKey{}).(*watch).settle(context.Background(), true); len(left) > 0 {
+		ts.Fatalf("left behind:\n\t%s", strings.Join(left, "\n\t"))
+	}
+}
