@@ -193,6 +193,13 @@ func (s *server) network(ctx context.Context, egress string) (*slirp.Network, er
 	return s.net, s.netErr
 }
 
+// warm begins to make the network while the image is looked up.
+func (s *server) warm(spec *launcher.Spec) {
+	if spec.Network != "none" {
+		go func() { _, _ = s.network(s.ctx, spec.Egress) }() // whoever needs it gets the error again
+	}
+}
+
 func (s *server) find(r *http.Request) (*managed, error) {
 	id := r.URL.Query().Get("id")
 	s.mu.Lock()
@@ -218,6 +225,7 @@ func (s *server) handleRun(r *http.Request, out *reply) error {
 	if len(files) != want {
 		return fmt.Errorf("read request: %d descriptors came and %d are needed", len(files), want)
 	}
+	s.warm(&spec)
 	m, err := s.create(r.Context(), &spec, nil)
 	if err != nil {
 		return err
@@ -245,6 +253,7 @@ func (s *server) handleRunDetached(r *http.Request, out *reply) error {
 	if err := readBody(r, &spec); err != nil {
 		return err
 	}
+	s.warm(&spec)
 	m, err := s.create(r.Context(), &spec, nil)
 	if err != nil {
 		return err
