@@ -231,16 +231,7 @@ func TestKilledKeeperLeavesNothingRunning(t *testing.T) {
 	if err := c.RunDetached(t.Context(), s, func(ev Event) { pid = ev.Record.PID }); err != nil {
 		t.Fatal(err)
 	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var p, ppid int
-	var comm, state string
-	if _, err := fmt.Sscan(string(stat), &p, &comm, &state, &ppid); err != nil {
-		t.Fatal(err)
-	}
-	k, err := os.FindProcess(ppid)
+	k, err := os.FindProcess(parent(t, pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -437,4 +428,43 @@ func TestDownDuringUpEnds(t *testing.T) {
 		}
 		cancel()
 	}
+}
+
+func TestTerminatedKeeperStopsItsSandboxes(t *testing.T) {
+	b := newBench(t)
+	s := b.spec("sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.01; done")
+	s.Remove, s.Name = false, "polite"
+	c := b.open(s)
+	var pid int
+	if err := c.RunDetached(t.Context(), s, func(ev Event) { pid = ev.Record.PID }); err != nil {
+		t.Fatal(err)
+	}
+	k, err := os.FindProcess(parent(t, pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond) // until the shell has set its trap
+	if err := k.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	b.nothingRuns()
+	rec, err := launcher.Find(b.dirs, "polite", "")
+	if err != nil || rec.ExitCode != 5 {
+		t.Errorf("got %+v, %v", rec, err)
+	}
+}
+
+// parent reads a process's parent from proc_pid_stat(5).
+func parent(t *testing.T, pid int) int {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p, ppid int
+	var comm, state string
+	if _, err := fmt.Sscan(string(stat), &p, &comm, &state, &ppid); err != nil {
+		t.Fatal(err)
+	}
+	return ppid
 }

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/signal"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -77,10 +79,19 @@ func (s *server) serve(l *listener) error {
 	s.hold()
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
-	select {
-	case err := <-done:
-		return fmt.Errorf("serve control socket: %w", err)
-	case <-s.idle:
+	// The end of a login, or of the machine: apps get their stop signals while there is time.
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	defer signal.Stop(asked)
+	for leaving := false; !leaving; {
+		select {
+		case err := <-done:
+			return fmt.Errorf("serve control socket: %w", err)
+		case <-asked:
+			go s.stopAll(s.all(nil), DownRequest{}, nil)
+		case <-s.idle:
+			leaving = true
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -198,6 +209,19 @@ func (s *server) warm(spec *launcher.Spec) {
 	if spec.Network != "none" {
 		go func() { _, _ = s.network(s.ctx, spec.Egress) }() // whoever needs it gets the error again
 	}
+}
+
+// all gives the sandboxes of these ids; of all when there are none.
+func (s *server) all(ids []string) []*managed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*managed
+	for id, m := range s.sandboxes {
+		if len(ids) == 0 || slices.Contains(ids, id) {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 func (s *server) find(r *http.Request) (*managed, error) {

@@ -205,15 +205,7 @@ func (s *server) handleDown(r *http.Request, out *reply) error {
 	if err := readBody(r, &req); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	var chosen []*managed
-	for id, m := range s.sandboxes {
-		if len(req.IDs) == 0 || slices.Contains(req.IDs, id) {
-			chosen = append(chosen, m)
-		}
-	}
-	s.mu.Unlock()
-	s.stopAll(chosen, req, out)
+	s.stopAll(s.all(req.IDs), req, out)
 	return nil
 }
 
