@@ -32,7 +32,7 @@ type watchKey struct{}
 
 // end fails the test when its script has left something behind, and cleans up.
 func (w *watch) end(t testscript.T) {
-	failed := t.(testscript.TFailed).Failed()
+	failed := t.(interface{ Failed() bool }).Failed()
 	var left []string
 	if failed {
 		t.Log(w.logs())

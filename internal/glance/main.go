@@ -1,5 +1,5 @@
-// Command glance fetches a page once and prints the text a reader would see, for `make demo`, which must not count on
-// curl or a browser.
+// Command glance fetches a page once and prints what a reader sees at first: its text without tables and folded parts.
+// It is for `make demo`, which must not count on curl or a browser.
 //
 //	glance URL
 package main
@@ -26,7 +26,7 @@ func main() {
 	}
 }
 
-// glance writes the visible text of the page at url. Any answer but 200 is an error.
+// glance writes the text of the page at url. Any answer but 200 is an error.
 func glance(w io.Writer, url string) error {
 	// A transport of its own: the default one would obey HTTP_PROXY, and the page is this machine's.
 	client := http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}
@@ -48,14 +48,14 @@ func glance(w io.Writer, url string) error {
 }
 
 var (
-	hidden = regexp.MustCompile(`(?is)<(style|script|head)\b.*?</(style|script|head)>|<!--.*?-->`)
+	hidden = regexp.MustCompile(`(?is)<(style|script|head|table|h3)\b.*?</(style|script|head|table|h3)>|<details\b.*?</details>|<!--.*?-->`)
 	blocks = regexp.MustCompile(`(?i)</?(p|div|h[1-6]|li|ul|ol|tr|table|section|article|header|footer|main|dl|br)\b[^>]*>`)
-	cells  = regexp.MustCompile(`(?i)</(td|th|dt)>`)
+	cells  = regexp.MustCompile(`(?i)</(dt|span)>`)
 	tags   = regexp.MustCompile(`<[^>]*>`)
 	blanks = regexp.MustCompile(`[ \t]+`)
 )
 
-// text is what is left of a page without its markup: one line a block, cells apart by two blanks.
+// text is what is left of a page without its markup: one line a block, terms and spans apart by a blank.
 func text(page string) string {
 	page = hidden.ReplaceAllString(page, "")
 	page = strings.ReplaceAll(page, "\n", " ")

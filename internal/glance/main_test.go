@@ -10,8 +10,8 @@ import (
 func TestText(t *testing.T) {
 	for name, c := range map[string]struct{ page, want string }{
 		"blocks":   {"<h1>Two\nwords</h1><p>one <b>bold</b> line</p>", "Two words\none bold line\n"},
-		"cells":    {"<table><tr><th>IP</th><td>10.0.0.2</td></tr></table>", "IP 10.0.0.2\n"},
-		"unseen":   {"<head><title>t</title></head><style>p{}</style><!-- x --><p>seen</p>", "seen\n"},
+		"terms":    {"<dl><div><dt>IP</dt><dd><span>10.0.0.2</span><span>fd00::2</span></dd></div></dl>", "IP 10.0.0.2 fd00::2\n"},
+		"unseen":   {"<head><title>t</title></head><style>p{}</style><!-- x --><p>seen</p><details><p>folded</p></details><table><tr><td>1</td></tr></table>", "seen\n"},
 		"entities": {"<p>a &lt; b</p>", "a < b\n"},
 	} {
 		if got := text(c.page); got != c.want {
