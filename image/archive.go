@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -97,8 +98,7 @@ func openFiles(ctx context.Context, name, tmp string) (files, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	if !st.Mode().IsRegular() || detect(head[:n]) != plain {
-		whole := &prefixed{head: head[:n], rest: f}
-		spooled, err := spool(ctx, whole, tmp)
+		spooled, err := spool(ctx, io.MultiReader(bytes.NewReader(head[:n]), f), tmp)
 		f.Close()
 		if err != nil {
 			return nil, err

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/authn"
 )
@@ -54,19 +55,46 @@ func credentials(ref Reference, files []string) (authn.Authenticator, error) {
 		if err != nil {
 			return nil, &Error{Message: fmt.Sprintf("credentials file %q cannot be read: %s", file, rootCause(err)), Remedy: "mend it, or log in again", Err: err}
 		}
-		for _, key := range authKeys(ref) {
-			// A credential helper that fails leaves the user nobody: most images are public, and if this
-			// one is not, the registry's refusal says what to do.
-			c, err := conf.GetAuthConfig(key)
-			c.ServerAddress = "" // it is set for entries that are not there, too
-			if err == nil && c != (types.AuthConfig{}) {
-				return authn.FromConfig(authn.AuthConfig{
-					Username: c.Username, Password: c.Password, Auth: c.Auth, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken,
-				}), nil
-			}
+		if c, ok := entryFor(conf, ref); ok {
+			return authn.FromConfig(authn.AuthConfig{
+				Username: c.Username, Password: c.Password, Auth: c.Auth, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken,
+			}), nil
 		}
 	}
 	return authn.Anonymous, nil
+}
+
+// entryFor finds a repository's entry in one file: the closest one written in it, else what the file's credential helper
+// knows. A helper that fails leaves the user nobody: most images are public, and if this one is not, the registry's
+// refusal says what to do.
+func entryFor(conf *configfile.ConfigFile, ref Reference) (types.AuthConfig, bool) {
+	for _, key := range authKeys(ref) {
+		if c, ok := conf.AuthConfigs[key]; ok && filled(c) {
+			return c, true
+		}
+	}
+	for key, c := range conf.AuthConfigs { // old files have URLs: https://example.org/v1/
+		if _, rest, ok := strings.Cut(key, "://"); ok && filled(c) {
+			if host, _, _ := strings.Cut(rest, "/"); host == ref.domain {
+				return c, true
+			}
+		}
+	}
+	key := ref.domain
+	if key == defaultDomain {
+		key = dockerHubKey
+	}
+	if conf.CredentialsStore == "" && conf.CredentialHelpers[key] == "" {
+		return types.AuthConfig{}, false
+	}
+	c, err := conf.GetAuthConfig(key)
+	return c, err == nil && filled(c)
+}
+
+// filled tells an entry that says something from one that only stands for a credential helper's.
+func filled(c types.AuthConfig) bool {
+	c.ServerAddress = ""
+	return c != (types.AuthConfig{})
 }
 
 // authKeys are the names under which a file may have a repository's credentials, the closest first

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 
 	graphdriver "go.podman.io/storage/drivers"
@@ -101,4 +104,35 @@ func rootCause(err error) string {
 		text = pe.Error()
 	}
 	return strings.Join(strings.Fields(text), " ")
+}
+
+// catch turns a panic of the library into an error: it panics where it cannot open one of its lock files, as on a file
+// system that has become read-only or full. Deferred by whatever calls the library,
+// for what check did not see; other panics pass.
+func (s *Store) catch(err *error) {
+	switch r := recover().(type) {
+	case nil:
+	case runtime.Error:
+		panic(r)
+	case error:
+		*err = storeError(s.opts.GraphRoot, "locking", r)
+	default:
+		panic(r)
+	}
+}
+
+// check tells whether the library's lock files can be opened, before the library does: it panics where they cannot, and
+// leaves a mutex of this process locked.
+func (s *Store) check() error {
+	for _, name := range []string{"storage.lock", driverName + "-layers/layers.lock", driverName + "-images/images.lock"} {
+		f, err := os.OpenFile(filepath.Join(s.opts.GraphRoot, name), os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has not been needed yet
+		}
+		if err != nil {
+			return storeError(s.opts.GraphRoot, "locking", err)
+		}
+		f.Close()
+	}
+	return nil
 }

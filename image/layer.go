@@ -58,7 +58,8 @@ func (s *Store) has(id string) (*storage.Layer, error) {
 }
 
 // takeLayer fetches and unpacks one layer, unless the store has it or gets it from another process meanwhile.
-func (s *Store) takeLayer(ctx context.Context, b *bundle, i int, id string, p Progress) (*layer, error) {
+func (s *Store) takeLayer(ctx context.Context, b *bundle, i int, id string, p Progress) (_ *layer, err error) {
+	defer s.catch(&err)
 	step := Step{Layer: b.layers[i].short(), State: Waiting, Total: max(0, b.layers[i].size)}
 	p(step)
 	exists := func() (*layer, error) {
@@ -166,7 +167,8 @@ func unpackError(path string, err error) error {
 }
 
 // commit renames an unpacked layer into place and records it. Its parent must be in the store.
-func (s *Store) commit(l *layer, parent string) (layerInfo, error) {
+func (s *Store) commit(l *layer, parent string) (_ layerInfo, err error) {
+	defer s.catch(&err)
 	if l.exists {
 		return l.info, nil
 	}

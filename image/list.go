@@ -9,7 +9,11 @@ import (
 
 // List describes all images, the newest first, those of equal age by name. Images that a pull is still writing, or
 // that it was killed in, are left out.
-func (s *Store) List(ctx context.Context) ([]Image, error) {
+func (s *Store) List(ctx context.Context) (_ []Image, err error) {
+	defer s.catch(&err)
+	if err := s.check(); err != nil {
+		return nil, err
+	}
 	stored, err := s.store.Images()
 	if err != nil {
 		return nil, storeError(s.opts.GraphRoot, "reading", err)

@@ -39,7 +39,11 @@ type packed struct {
 // Load reads the images of a docker archive, an OCI archive or an OCI layout folder; archives may be packed by gzip or
 // zstd. Digests are verified as those of a pull are. An image of a layout whose name there is a mere tag gets no name
 // but LoadOptions.Name. On an error the images before it are in the store, and returned.
-func (s *Store) Load(ctx context.Context, path string, opts LoadOptions) ([]*Image, error) {
+func (s *Store) Load(ctx context.Context, path string, opts LoadOptions) (_ []*Image, err error) {
+	defer s.catch(&err)
+	if err := s.check(); err != nil {
+		return nil, err
+	}
 	want, err := parsePlatform(opts.Platform)
 	if err != nil {
 		return nil, err

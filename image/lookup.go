@@ -31,7 +31,11 @@ type record struct {
 // the image's record, its config and two small files of its top layer.
 //
 // An image that is not there is a *NotFoundError; a prefix of several ids an *AmbiguousError.
-func (s *Store) Lookup(ctx context.Context, name string) (*Image, error) {
+func (s *Store) Lookup(ctx context.Context, name string) (_ *Image, err error) {
+	defer s.catch(&err)
+	if err := s.check(); err != nil {
+		return nil, err
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

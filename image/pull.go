@@ -40,7 +40,11 @@ type PullOptions struct {
 // Credentials come from the files of docker login and podman login. Manifests of more than 4 MiB and configs of more
 // than 8 MiB are refused. What the user can act on is an *Error. When ctx ends, nothing half done can be seen in the
 // store, and layers that were finished are used by the next pull.
-func (s *Store) Pull(ctx context.Context, ref Reference, opts PullOptions) (*Image, error) {
+func (s *Store) Pull(ctx context.Context, ref Reference, opts PullOptions) (_ *Image, err error) {
+	defer s.catch(&err)
+	if err := s.check(); err != nil {
+		return nil, err
+	}
 	want, err := parsePlatform(opts.Platform)
 	if err != nil {
 		return nil, err

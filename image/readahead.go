@@ -101,16 +101,6 @@ func (a *readAhead) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// ReadByte implements io.ByteReader, which spares the decompressors a buffer of their own.
-func (a *readAhead) ReadByte() (byte, error) {
-	if err := a.next(); err != nil {
-		return 0, err
-	}
-	b := a.cur.data[0]
-	a.cur.data = a.cur.data[1:]
-	return b, nil
-}
-
 // Close ends the goroutine and waits for it.
 func (a *readAhead) Close() error {
 	close(a.quit)

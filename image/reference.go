@@ -92,7 +92,7 @@ func splitDomain(name string) (domain, path string) {
 	if domain == legacyDomain {
 		domain = defaultDomain
 	}
-	if domain == defaultDomain && !strings.Contains(path, "/") {
+	if domain == defaultDomain && path != "" && !strings.Contains(path, "/") {
 		path = officialRepo + path
 	}
 	return domain, path
@@ -220,19 +220,15 @@ func (r Reference) Familiar() string {
 	if r.path == "" {
 		return ""
 	}
-	name := r.Repository()
 	if r.domain == defaultDomain {
-		short := strings.TrimPrefix(r.path, officialRepo)
-		// A path such as library/a/b, or one whose first part looks like a registry, would be read back as
-		// something else.
-		if d, p := splitDomain(short); d == r.domain && p == r.path {
-			name = short
+		// A short form may be read as something else: library/a/b, or a part that looks like a registry.
+		for _, short := range []string{strings.TrimPrefix(r.path, officialRepo), r.path} {
+			if d, p := splitDomain(short); d == r.domain && p == r.path && !isHexID(short) {
+				return r.suffixed(short)
+			}
 		}
 	}
-	if isHexID(name) && r.digest == "" {
-		name = r.Repository()
-	}
-	return r.suffixed(name)
+	return r.suffixed(r.Repository())
 }
 
 func (r Reference) suffixed(name string) string {

@@ -251,6 +251,9 @@ func (b *blobReader) open() error {
 		header.Set("Range", "bytes="+strconv.FormatInt(b.n, 10)+"-")
 	}
 	resp, err := b.registry.send(b.ctx, http.MethodGet, b.path, header)
+	if e, ok := errors.AsType[*transport.Error](err); ok && e.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		resp, err = b.registry.send(b.ctx, http.MethodGet, b.path, nil)
+	}
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,10 @@ type RemoveOptions struct {
 // It returns the names taken off and the ids of images deleted (digits only). An image that is in use is an
 // *InUseError, unless other names remain on it; one that is not there a *NotFoundError.
 func (s *Store) Remove(ctx context.Context, name string, opts RemoveOptions) (untagged, deleted []string, err error) {
+	defer s.catch(&err)
+	if err := s.check(); err != nil {
+		return nil, nil, err
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}

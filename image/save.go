@@ -26,7 +26,11 @@ const (
 // Save writes images to a new file or folder. What a person names twice is written once, with both names. Layers have
 // the diff ids they came with. A path that is there already, an image that is not and a format that is unknown are
 // errors; of a save that fails nothing is left.
-func (s *Store) Save(ctx context.Context, path, format string, names []string) error {
+func (s *Store) Save(ctx context.Context, path, format string, names []string) (err error) {
+	defer s.catch(&err)
+	if err := s.check(); err != nil {
+		return err
+	}
 	if _, err := os.Lstat(path); err == nil {
 		return &Error{Message: fmt.Sprintf("saving to %q: it exists", path), Remedy: "remove it first, or choose another name"}
 	}

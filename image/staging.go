@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // staging is a folder in which one process unpacks one layer. It belongs to whoever holds the lock beside it.
@@ -58,6 +59,24 @@ func (s *Store) sweep() error {
 			continue
 		}
 		all = errors.Join(all, (&staging{dir: dir, lock: lock}).close())
+	}
+	return errors.Join(all, s.sweepChecks())
+}
+
+// abandoned is an age at which no process can still be in the middle of trying out the kernel, which takes a millisecond.
+const abandoned = time.Hour
+
+// sweepChecks removes folders in which killed processes let the library's driver try the kernel out.
+func (s *Store) sweepChecks() error {
+	var all error
+	for _, kind := range []string{"opaque-bug-check", "metacopy-check", "volatile-check", "compat"} {
+		dirs, err := filepath.Glob(filepath.Join(s.overlayDir(), kind+"[0-9]*"))
+		all = errors.Join(all, err)
+		for _, dir := range dirs {
+			if st, err := os.Lstat(dir); err == nil && time.Since(st.ModTime()) > abandoned {
+				all = errors.Join(all, os.RemoveAll(dir))
+			}
+		}
 	}
 	return all
 }

@@ -30,9 +30,13 @@ type Store struct {
 // Open opens the store, and makes it where there is none. It takes under a millisecond. Neither storage.conf nor the
 // library's environment variables are read. A file system that is read-only or full, one that overlayfs cannot be laid
 // over, and a store that is damaged are an *Error.
-func Open(opts Options) (*Store, error) {
+func Open(opts Options) (_ *Store, err error) {
+	defer (&Store{opts: opts}).catch(&err)
 	if !filepath.IsAbs(opts.GraphRoot) || !filepath.IsAbs(opts.RunRoot) {
 		return nil, errors.New("opening the image store: its folders must be absolute paths")
+	}
+	if err := (&Store{opts: opts}).check(); err != nil {
+		return nil, err
 	}
 	// The library logs what it repairs; whisk's errors say what a person must know.
 	logrus.SetOutput(io.Discard)

@@ -7,7 +7,11 @@ import (
 
 // Tag gives the image that src finds one more name. A name that another image had is taken from it. dst must have no
 // digest: that is not for the user to say.
-func (s *Store) Tag(ctx context.Context, src, dst string) error {
+func (s *Store) Tag(ctx context.Context, src, dst string) (err error) {
+	defer s.catch(&err)
+	if err := s.check(); err != nil {
+		return err
+	}
 	img, err := s.Lookup(ctx, src)
 	if err != nil {
 		return err

@@ -20,9 +20,13 @@ const (
 	aufsPrefix     = ".wh..wh." // what else begins so is AUFS's own
 )
 
+// maxSparse bounds what a few bytes of a layer can claim: holes cost time to read, though no space.
+const maxSparse = 256 << 30
+
 // unpacker writes one layer's entries below root.
 type unpacker struct {
-	root             *os.File // the layer's root, O_PATH or better
+	ctx              context.Context //nolint:containedctx // an unpacker is one call
+	root             *os.File        // the layer's root, O_PATH or better
 	ignoreChown      bool
 	buf              []byte
 	parent           dirCache
@@ -53,7 +57,7 @@ func unpackLayer(ctx context.Context, src io.Reader, dir string, ignoreChown boo
 		return unpacked{}, err
 	}
 	defer root.Close()
-	u := &unpacker{root: root, ignoreChown: ignoreChown, buf: make([]byte, 256<<10), whiteouts: map[string]bool{}}
+	u := &unpacker{ctx: ctx, root: root, ignoreChown: ignoreChown, buf: make([]byte, 256<<10), whiteouts: map[string]bool{}}
 	defer u.parent.forget()
 
 	s := newSplitter(src, split)
@@ -131,6 +135,9 @@ func (u *unpacker) entry(hdr *tar.Header, content io.Reader, s *splitter) error 
 	}
 	if strings.HasPrefix(base, whiteoutPrefix) {
 		return u.hide(dir, base)
+	}
+	if (hdr.Typeflag == tar.TypeGNUSparse || isSparse(hdr)) && hdr.Size > maxSparse {
+		return fmt.Errorf("a sparse file of %s is larger than %s", size(hdr.Size), size(maxSparse))
 	}
 	if strings.HasPrefix(dir, aufsPrefix) {
 		return nil

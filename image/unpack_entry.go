@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -130,6 +131,9 @@ func (u *unpacker) file(parent int, base string, hdr *tar.Header, content io.Rea
 func (u *unpacker) write(f *os.File, size int64, content io.Reader) error {
 	var off, end int64 // end: where the file ends as far as it was written
 	for off < size {
+		if u.ctx.Err() != nil {
+			return context.Cause(u.ctx)
+		}
 		n, err := fill(content, u.buf[:min(int64(len(u.buf)), size-off)])
 		data := u.buf[:n]
 		for len(data) > 0 {
