@@ -132,7 +132,6 @@ type family struct {
 	flags         uintptr
 	all           [8]byte // a signal set of everything
 	none          [8]byte // and of nothing
-	now           [16]byte
 	status        int32
 	report        report
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"math"
 	"path"
 	"slices"
 	"strings"
@@ -204,10 +203,4 @@ func resources() map[string]int {
 		"nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
 		"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
 	}
-}
-
-// raisable says whether a limit may be set by a process without CAP_SYS_RESOURCE in the first user namespace,
-// which whisk never has: the hard limit can only be lowered.
-func raisable(want unix.Rlimit, have unix.Rlimit) bool {
-	return want.Max <= have.Max || have.Max == math.MaxUint64
 }

@@ -22,11 +22,8 @@ type builder struct {
 	plan   *plan
 	base   *Base
 	single bool // one-id map: no other owner can be given
-	warn   func(string)
 
-	root   root
-	masked []string // paths outside /proc to hide
-	ro     []string // and to make read-only
+	root root
 
 	anonymous []string // volumes made for this sandbox
 	devpts    int      // mount descriptor; the terminal is made from it
@@ -321,6 +318,11 @@ func (b *builder) mount(m *config.Mount) error {
 		return nil
 	case config.MountBind:
 		st, err := os.Stat(m.Source)
+		if errors.Is(err, os.ErrNotExist) && m.Create {
+			if err = os.MkdirAll(m.Source, 0o755); err == nil {
+				st, err = os.Stat(m.Source)
+			}
+		}
 		if err != nil {
 			return mountSourceError(m, err)
 		}
