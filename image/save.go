@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -151,11 +153,48 @@ func (t *tarSink) put(name string, size int64, r io.Reader) error {
 		return nil
 	}
 	t.seen[name] = true
-	if err := t.w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: size, ModTime: time.Unix(0, 0)}); err != nil {
+	if err := t.folder(path.Dir(name)); err != nil {
+		return err
+	}
+	if err := t.header(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: size}); err != nil {
 		return err
 	}
 	_, err := io.Copy(t.w, r)
 	return err
+}
+
+// folder writes the entries of a folder and those above it. Tools that unpack the archive as an ordinary user make
+// folders without an entry root's, and fail where they may not (containers/storage, as skopeo 1.9 has it).
+func (t *tarSink) folder(name string) error {
+	if name == "." || t.seen[name+"/"] {
+		return nil
+	}
+	t.seen[name+"/"] = true
+	if err := t.folder(path.Dir(name)); err != nil {
+		return err
+	}
+	return t.header(&tar.Header{Name: name + "/", Typeflag: tar.TypeDir, Mode: 0o755})
+}
+
+// header writes one entry's header, owned by the user as the host knows him: the same tools give owners away.
+func (t *tarSink) header(h *tar.Header) error {
+	h.Uid, h.Gid, h.ModTime = hostID("/proc/self/uid_map"), hostID("/proc/self/gid_map"), time.Unix(0, 0)
+	return t.w.WriteHeader(h)
+}
+
+// hostID is what id 0 of this user namespace is outside, user_namespaces(7); 0 if that cannot be told.
+func hostID(file string) int {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		var inside, outside, size int
+		if n, _ := fmt.Sscan(line, &inside, &outside, &size); n == 3 && inside == 0 {
+			return outside
+		}
+	}
+	return 0
 }
 
 func (t *tarSink) take(name string, f *os.File) error {
