@@ -273,12 +273,8 @@ func pick(found []packed, opts LoadOptions) ([]packed, error) {
 
 // answersTo tells whether an image is the one asked for, and by which of its names.
 func (p packed) answersTo(want string) (name string, ok bool) {
-	if p.tag != "" && p.tag == want || p.id != "" && p.id.String() == want {
-		return "", true
+	if ref, err := ParseReference(want); err == nil && slices.Contains(p.names, ref.String()) {
+		return ref.String(), true
 	}
-	ref, err := ParseReference(want)
-	if err != nil {
-		return "", false
-	}
-	return ref.String(), slices.Contains(p.names, ref.String())
+	return "", p.tag != "" && p.tag == want || p.id != "" && p.id.String() == want
 }
