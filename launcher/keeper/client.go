@@ -111,8 +111,15 @@ func (c *Client) try(ctx context.Context, path string, doc []byte, files []*os.F
 	if err != nil {
 		return fmt.Errorf("connect to the keeper: %w", err)
 	}
-	uc, ok := conn.(*net.UnixConn)
-	if !ok {
+	var uc *net.UnixConn
+	started := func() error { return nil }
+	switch c := conn.(type) {
+	case *net.UnixConn:
+		uc = c
+	case *bornConn:
+		uc = c.UnixConn
+		started = sync.OnceValue(func() error { return <-c.started })
+	default:
 		conn.Close()
 		return fmt.Errorf("connect to the keeper: not a unix socket")
 	}
@@ -132,6 +139,9 @@ func (c *Client) try(ctx context.Context, path string, doc []byte, files []*os.F
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		conn.Close()
+		if err := started(); err != nil {
+			return err
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -157,7 +157,7 @@ func TestForegroundEndsWithItsCommand(t *testing.T) {
 
 func TestDetachedLogsExecAndStop(t *testing.T) {
 	b := newBench(t)
-	s := b.spec("sh", "-c", "echo one; echo two >&2; trap 'echo bye; exit 5' TERM; while :; do sleep 0.01; done")
+	s := b.spec("sh", "-c", "echo one; echo two >&2; trap 'echo bye; exit 5' TERM; echo set; while :; do sleep 0.01; done")
 	s.Remove, s.Name = false, "looper"
 	c := b.open(s)
 	if err := c.RunDetached(t.Context(), s, nil); err != nil {
@@ -186,6 +186,7 @@ func TestDetachedLogsExecAndStop(t *testing.T) {
 	if err != nil || code != 4 || string(out) != "whisk-init\n"+s.ID+"\n" {
 		t.Errorf("exec: got %q, %d, %v", out, code, err)
 	}
+	b.awaitLine(s.ID, "set")
 	var stopped Event
 	if err := c.Down(t.Context(), DownRequest{IDs: []string{s.ID}}, func(ev Event) { stopped = ev }); err != nil {
 		t.Fatal(err)
@@ -280,7 +281,7 @@ func TestUpWaitsForDependencies(t *testing.T) {
 		return s
 	}
 	specs := []launcher.Spec{
-		app("web", []string{"db"}, nil, "ls /shared >/shared/seen; exec sleep 1000"),
+		app("web", []string{"db"}, nil, "ls -r /shared >/tmp/l; cat /tmp/l; cp /tmp/l /shared/seen; exec sleep 1000"),
 		app("db", nil, &config.Ready{Cmd: []string{"test", "-e", "/shared/up"}}, "sleep 0.1; echo >/shared/up; exec sleep 1000"),
 	}
 	c := b.open(specs[0])
@@ -293,8 +294,12 @@ func TestUpWaitsForDependencies(t *testing.T) {
 	if got := strings.Join(events, ","); got != want && got != strings.Replace(want, "web waiting,db started", "db started,web waiting", 1) {
 		t.Errorf("events: got %s", got)
 	}
-	time.Sleep(50 * time.Millisecond)
-	if seen, err := os.ReadFile(filepath.Join(shared, "seen")); err != nil || !strings.Contains(string(seen), "up") {
+	var seen []byte
+	var err error
+	for deadline := time.Now().Add(10 * time.Second); len(seen) == 0 && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		seen, err = os.ReadFile(filepath.Join(shared, "seen"))
+	}
+	if err != nil || !strings.Contains(string(seen), "up") {
 		t.Errorf("web started before db was ready: %q %v", seen, err)
 	}
 	// Up again: nothing changes.
@@ -432,7 +437,7 @@ func TestDownDuringUpEnds(t *testing.T) {
 
 func TestTerminatedKeeperStopsItsSandboxes(t *testing.T) {
 	b := newBench(t)
-	s := b.spec("sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.01; done")
+	s := b.spec("sh", "-c", "trap 'exit 5' TERM; echo set; while :; do sleep 0.01; done")
 	s.Remove, s.Name = false, "polite"
 	c := b.open(s)
 	var pid int
@@ -443,7 +448,7 @@ func TestTerminatedKeeperStopsItsSandboxes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(20 * time.Millisecond) // until the shell has set its trap
+	b.awaitLine(s.ID, "set")
 	if err := k.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -452,6 +457,22 @@ func TestTerminatedKeeperStopsItsSandboxes(t *testing.T) {
 	if err != nil || rec.ExitCode != 5 {
 		t.Errorf("got %+v, %v", rec, err)
 	}
+}
+
+// awaitLine returns when a sandbox has written a line.
+func (b *bench) awaitLine(id, want string) {
+	b.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		seen := false
+		_ = launcher.ReadLog(b.Context(), b.dirs, id, launcher.LogOptions{Tail: -1}, func(l launcher.LogLine) error {
+			seen = seen || l.Text == want
+			return nil
+		})
+		if seen {
+			return
+		}
+	}
+	b.Fatalf("sandbox %s has not written %q", id, want)
 }
 
 // parent reads a process's parent from proc_pid_stat(5).

@@ -79,13 +79,19 @@ func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map
 	}
 	here, there := os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control")
 	defer here.Close()
-	defer there.Close()
 	in, out, err := os.Pipe()
 	if err != nil {
+		there.Close()
 		return nil, fmt.Errorf("make stage document: %w", err)
 	}
-	defer in.Close()
 	defer out.Close()
+	forked := false
+	defer func() {
+		if !forked {
+			there.Close()
+			in.Close()
+		}
+	}()
 	doc := stage{Version: stageVersion, Dirs: dirs, Network: network, Single: m.Single, Env: passOn()}
 	for _, r := range m.UIDs {
 		doc.MaxID = max(doc.MaxID, int(r.Inside+r.Size-1))
@@ -105,14 +111,32 @@ func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map
 	if os.Getenv("WHISK_DEBUG") != "" {
 		s.Stderr = os.Stderr
 	}
-	if _, err := m.Start(ctx, s); err != nil {
-		return nil, err
-	}
 	conn, err := net.FileConn(here)
 	if err != nil {
 		return nil, fmt.Errorf("use control connection: %w", err)
 	}
-	return conn, nil
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		conn.Close()
+		return nil, errors.New("use control connection: not a unix socket")
+	}
+	// The request is made and sent while the keeper comes up: it waits in the socket.
+	c := &bornConn{UnixConn: uc, started: make(chan error, 1)}
+	forked = true
+	go func() {
+		_, err := m.Start(ctx, s)
+		there.Close()
+		in.Close()
+		c.started <- err
+	}()
+	return c, nil
+}
+
+// bornConn is the connection that a keeper is born with. If the keeper cannot be started it ends, and started says
+// why.
+type bornConn struct {
+	*net.UnixConn
+	started chan error
 }
 
 // passOn picks the variables that a keeper needs; the rest of the caller's environment is none of its business.
