@@ -131,9 +131,9 @@ func run(doc *stage, born net.Conn) error {
 	s := newServer(ctx, doc)
 	ln := newListener(l, born)
 	err = s.serve(ln)
-	// In this order: nobody can connect any more; then the network goes; then its name is free again.
+	// Nobody can connect any more; then the network's name is free again. Its namespace goes with this process.
 	_ = os.Remove(sock)
-	s.close()
+	s.sweeping.Wait()
 	return errors.Join(err, os.Remove(filepath.Join(dir, "lock")), os.Remove(dir))
 }
 

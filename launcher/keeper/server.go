@@ -98,16 +98,6 @@ func (s *server) serve(l *listener) error {
 	return srv.Shutdown(ctx)
 }
 
-// close lets go of the network and whatever is left.
-func (s *server) close() {
-	s.sweeping.Wait()
-	s.mu.Lock()
-	n := s.net
-	s.mu.Unlock()
-	if n != nil {
-		n.Close()
-	}
-}
 
 // hold keeps the keeper; it fails when it is leaving already.
 func (s *server) hold() bool {
