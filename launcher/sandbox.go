@@ -3,11 +3,9 @@ package launcher
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 
@@ -24,8 +22,7 @@ type Sandbox struct {
 	rights *rights.Rights
 	b      *builder
 	maxID  int
-	jobs   chan func()
-	netns  *os.File
+	ns     *Namespaces
 	built  chan error // the root's result, put back by who takes it
 	// building says that built will get a value.
 	building bool
@@ -45,12 +42,20 @@ type Options struct {
 	MaxID int
 	// Volumes are the anonymous volumes of an earlier start.
 	Volumes []string
+	// Namespaces are the sandbox's own from now on, also when Prepare fails; nil: it makes them.
+	Namespaces *Namespaces
 }
 
-// Prepare plans a sandbox, makes its namespaces and begins to build its root file system. The sandbox's folder
-// must exist. It must be called inside whisk's user namespace with all capabilities, in a mount namespace that
-// the host does not see.
-func Prepare(spec *Spec, o Options) (*Sandbox, error) {
+// Prepare plans a sandbox and begins to build its root file system in its namespaces. The sandbox's folder must
+// exist. It must be called inside whisk's user namespace with all capabilities, in a mount namespace that the host
+// does not see.
+func Prepare(spec *Spec, o Options) (_ *Sandbox, err error) {
+	ns := o.Namespaces
+	defer func() {
+		if err != nil && ns != nil {
+			ns.Close()
+		}
+	}()
 	p, err := newPlan(spec, o.Base)
 	if err != nil {
 		return nil, err
@@ -62,7 +67,7 @@ func Prepare(spec *Spec, o Options) (*Sandbox, error) {
 	}
 	s := &Sandbox{
 		spec: spec, plan: p, rights: r, maxID: o.MaxID,
-		jobs: make(chan func()), built: make(chan error, 1), exited: make(chan struct{}),
+		built: make(chan error, 1), exited: make(chan struct{}),
 		b: &builder{dirs: o.Dirs, id: spec.ID, plan: p, base: o.Base, single: o.MaxID == 0, anonymous: o.Volumes, root: root{-1}, devpts: -1},
 	}
 	for _, d := range []string{"root", "upper", "work"} {
@@ -75,9 +80,19 @@ func Prepare(spec *Spec, o Options) (*Sandbox, error) {
 			return nil, fmt.Errorf("make sandbox: %w", err)
 		}
 	}
-	go s.thread()
-	if err := s.do(s.namespaces); err != nil {
-		s.Close()
+	if ns == nil {
+		if ns, err = NewNamespaces(); err != nil {
+			return nil, err
+		}
+	}
+	s.ns = ns
+	err = s.do(func() error {
+		if err := unix.Sethostname([]byte(p.hostname)); err != nil {
+			return fmt.Errorf("set host name %q: %w", p.hostname, err)
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	s.building = true
@@ -85,49 +100,8 @@ func Prepare(spec *Spec, o Options) (*Sandbox, error) {
 	return s, nil
 }
 
-// thread is the sandbox's own: it is in its namespaces and never leaves them, so it ends with its goroutine
-// instead of going back to the scheduler. Process 1 dies with it (PR_SET_PDEATHSIG follows the thread).
-func (s *Sandbox) thread() {
-	runtime.LockOSThread()
-	for job := range s.jobs {
-		job()
-	}
-}
-
 // do runs f on the sandbox's thread.
-func (s *Sandbox) do(f func() error) (err error) {
-	done := make(chan struct{})
-	defer func() {
-		if recover() != nil { // the channel is closed
-			err = errors.New("the sandbox is gone")
-		}
-	}()
-	s.jobs <- func() { defer close(done); err = f() }
-	<-done
-	return err
-}
-
-func (s *Sandbox) namespaces() error {
-	const flags = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
-	if err := unix.Unshare(flags); err != nil {
-		return fmt.Errorf("make namespaces: %w", err)
-	}
-	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open network namespace: %w", err)
-	}
-	s.netns = os.NewFile(uintptr(fd), "netns")
-	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := unix.Sethostname([]byte(s.plan.hostname)); err != nil {
-		return fmt.Errorf("set host name %q: %w", s.plan.hostname, err)
-	}
-	return nil
-}
-
-// NetNS is the sandbox's network namespace; it has nothing but a loopback device that is down.
-func (s *Sandbox) NetNS() *os.File { return s.netns }
+func (s *Sandbox) do(f func() error) error { return s.ns.do(f) }
 
 // Loopback brings the loopback device up, for a sandbox that no network will be joined to.
 func (s *Sandbox) Loopback() error {
@@ -429,10 +403,7 @@ func (s *Sandbox) Close() {
 		if s.building {
 			<-s.built
 		}
-		close(s.jobs)
-		if s.netns != nil {
-			s.netns.Close()
-		}
+		s.ns.Close()
 		for _, fd := range []int{s.b.root.fd, s.b.devpts} {
 			if fd >= 0 {
 				unix.Close(fd)

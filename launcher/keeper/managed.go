@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type managed struct {
 	execs    map[string]*launcher.Process
 	stopping bool // asked to end: no restart
 	lines    func(launcher.LogLine)
+	ahead    *ahead // of the first start, if something was made ahead
 
 	ended chan struct{} // closed when the app has ended for good and its ports are free, or never came to run
 	once  sync.Once     // closes ended
@@ -89,7 +91,7 @@ func (m *managed) enter(known bool) error {
 		if err := os.MkdirAll(d.Sandboxes(), 0o700); err != nil {
 			return fmt.Errorf("make sandbox: %w", err)
 		}
-		if m.rec.Name == "" {
+		if m.rec.Name == "" || m.rec.Name == m.rec.ID { // nobody else has it
 			m.rec.Name = m.rec.ID
 			if err := m.makeFolder(); err != nil {
 				return err
@@ -167,21 +169,19 @@ func (m *managed) start(ctx context.Context, f *front) error {
 
 // launch makes namespaces, root and network side by side and starts the app.
 func (m *managed) launch(ctx context.Context, f *front) (err error) {
-	type network struct {
-		n   *slirp.Network
-		err error
+	a := m.ahead
+	m.ahead = nil
+	if a == nil {
+		wish, _ := netip.ParseAddr(m.rec.IPv4) // a restart keeps its address
+		a = m.s.goAhead(&m.rec.Spec, wish)
 	}
-	joined := m.rec.Network != "none"
-	net := make(chan network, 1)
-	if joined {
-		go func() {
-			n, err := m.s.network(m.s.ctx, m.rec.Egress)
-			net <- network{n, err}
-		}()
+	ns := <-a.namespaces
+	if ns.err != nil {
+		return ns.err
 	}
-	sb, err := launcher.Prepare(&m.rec.Spec, launcher.Options{Dirs: m.s.doc.Dirs, Base: m.base, MaxID: m.s.doc.MaxID, Volumes: m.rec.Volumes})
+	sb, err := launcher.Prepare(&m.rec.Spec, launcher.Options{Dirs: m.s.doc.Dirs, Base: m.base, MaxID: m.s.doc.MaxID, Volumes: m.rec.Volumes, Namespaces: ns.it})
 	if err != nil {
-		return err
+		return errors.Join(err, a.leave())
 	}
 	defer func() {
 		if err != nil {
@@ -192,24 +192,16 @@ func (m *managed) launch(ctx context.Context, f *front) (err error) {
 			m.mu.Unlock()
 		}
 	}()
-	if joined {
-		n := <-net
-		if n.err != nil {
-			return fmt.Errorf("make network: %w", n.err)
-		}
-		if err := m.plug(ctx, n.n, sb); err != nil {
+	ep, err := a.join(ctx)
+	if err != nil {
+		return err
+	}
+	if ep != nil {
+		if err := m.plug(ctx, ep, sb); err != nil {
 			return err
 		}
-	} else {
-		if err := sb.Loopback(); err != nil {
-			return err
-		}
-		if len(m.rec.App.Ports) > 0 {
-			return &launcher.Error{Message: "ports cannot be published without a network", Hint: "leave -p away, or --network none", Exit: launcher.ExitWhisk}
-		}
-		if err := sb.Names(m.extraHosts(netip.Addr{}), nil, ""); err != nil {
-			return err
-		}
+	} else if err := m.alone(sb); err != nil {
+		return err
 	}
 	if err := sb.Built(ctx); err != nil {
 		return err
@@ -244,25 +236,20 @@ func (m *managed) launch(ctx context.Context, f *front) (err error) {
 	return nil
 }
 
-// plug joins the sandbox to the network, publishes its ports and tells it its names.
-func (m *managed) plug(ctx context.Context, n *slirp.Network, sb *launcher.Sandbox) error {
-	app := &m.rec.App
-	name := app.Name
-	if name == "" {
-		name = m.rec.Name
+// alone brings up a sandbox that has no network.
+func (m *managed) alone(sb *launcher.Sandbox) error {
+	if len(m.rec.App.Ports) > 0 {
+		return &launcher.Error{Message: "ports cannot be published without a network", Hint: "leave -p away, or --network none", Exit: launcher.ExitWhisk}
 	}
-	var wish netip.Addr
-	if a, err := netip.ParseAddr(m.rec.IPv4); err == nil {
-		wish = a // a restart keeps its address
+	if err := sb.Loopback(); err != nil {
+		return err
 	}
-	aliases := append([]string{m.rec.ID}, m.rec.Aliases...)
-	if app.Hostname != "" && app.Hostname != name {
-		aliases = append(aliases, app.Hostname)
-	}
-	ep, err := n.Attach(ctx, slirp.AttachOptions{NetNS: int(sb.NetNS().Fd()), Name: name, Aliases: aliases, IPv4: wish})
-	if err != nil {
-		return fmt.Errorf("join network: %w", err)
-	}
+	return sb.Names(m.extraHosts(netip.Addr{}), nil, "")
+}
+
+// plug publishes the ports of a sandbox that has joined the network, and tells it its names.
+func (m *managed) plug(ctx context.Context, ep *slirp.Endpoint, sb *launcher.Sandbox) error {
+	app, n := &m.rec.App, m.s.net
 	m.mu.Lock()
 	m.ep = ep
 	m.rec.IPv4, m.rec.IPv6, m.rec.Ports = addressOf(ep.IPv4()), addressOf(ep.IPv6()), nil
@@ -279,10 +266,7 @@ func (m *managed) plug(ctx context.Context, n *slirp.Network, sb *launcher.Sandb
 		}
 		m.mu.Unlock()
 	}
-	hostname := app.Hostname
-	if hostname == "" {
-		hostname = name
-	}
+	hostname := cmp.Or(app.Hostname, app.Name, m.rec.Name)
 	gateway, _ := n.Gateway()
 	var hosts []launcher.HostLine
 	for _, a := range []netip.Addr{ep.IPv4(), ep.IPv6()} {
@@ -412,6 +396,10 @@ func (m *managed) finish(code int, fault string) {
 
 // drop takes down what is left of a sandbox that does not run.
 func (m *managed) drop() {
+	if a := m.ahead; a != nil {
+		m.ahead = nil
+		a.drop()
+	}
 	m.once.Do(func() { close(m.ended) })
 	m.unplug(true)
 	m.mu.Lock()

@@ -98,7 +98,6 @@ func (s *server) serve(l *listener) error {
 	return srv.Shutdown(ctx)
 }
 
-
 // hold keeps the keeper; it fails when it is leaving already.
 func (s *server) hold() bool {
 	s.mu.Lock()
@@ -194,11 +193,19 @@ func (s *server) network(ctx context.Context, egress string) (*slirp.Network, er
 	return s.net, s.netErr
 }
 
-// warm begins to make the network while the image is looked up.
-func (s *server) warm(spec *launcher.Spec) {
-	if spec.Network != "none" {
-		go func() { _, _ = s.network(s.ctx, spec.Egress) }() // whoever needs it gets the error again
+// createAhead creates a sandbox and makes what can be made ahead meanwhile.
+func (s *server) createAhead(ctx context.Context, spec *launcher.Spec) (*managed, error) {
+	if spec.Name == "" {
+		spec.Name = spec.ID
 	}
+	a := s.goAhead(spec, netip.Addr{})
+	m, err := s.create(ctx, spec, nil)
+	if err != nil {
+		a.drop()
+		return nil, err
+	}
+	m.ahead = a
+	return m, nil
 }
 
 // all gives the sandboxes of these ids; of all when there are none.
@@ -239,8 +246,7 @@ func (s *server) handleRun(r *http.Request, out *reply) error {
 	if len(files) != want {
 		return fmt.Errorf("read request: %d descriptors came and %d are needed", len(files), want)
 	}
-	s.warm(&spec)
-	m, err := s.create(r.Context(), &spec, nil)
+	m, err := s.createAhead(r.Context(), &spec)
 	if err != nil {
 		return err
 	}
@@ -267,8 +273,7 @@ func (s *server) handleRunDetached(r *http.Request, out *reply) error {
 	if err := readBody(r, &spec); err != nil {
 		return err
 	}
-	s.warm(&spec)
-	m, err := s.create(r.Context(), &spec, nil)
+	m, err := s.createAhead(r.Context(), &spec)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,78 @@
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Namespaces are the mount, network, ipc, uts and cgroup namespaces of one sandbox, with the thread that sits in
+// them. The thread never leaves them, so it ends with its goroutine instead of going back to the scheduler; process 1
+// dies with it (PR_SET_PDEATHSIG follows the thread, prctl(2)).
+type Namespaces struct {
+	jobs  chan func()
+	netns *os.File
+}
+
+// NewNamespaces makes the namespaces. It must be called inside whisk's user namespace with all capabilities. They
+// belong to the Sandbox that Prepare makes of them, or must be closed.
+func NewNamespaces() (*Namespaces, error) {
+	n := &Namespaces{jobs: make(chan func())}
+	go n.thread()
+	if err := n.do(n.enter); err != nil {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Namespaces) thread() {
+	runtime.LockOSThread()
+	for job := range n.jobs {
+		job()
+	}
+}
+
+// do runs f on the thread.
+func (n *Namespaces) do(f func() error) (err error) {
+	done := make(chan struct{})
+	defer func() {
+		if recover() != nil { // the channel is closed
+			err = errors.New("the sandbox is gone")
+		}
+	}()
+	n.jobs <- func() { defer close(done); err = f() }
+	<-done
+	return err
+}
+
+func (n *Namespaces) enter() error {
+	const flags = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	if err := unix.Unshare(flags); err != nil {
+		return fmt.Errorf("make namespaces: %w", err)
+	}
+	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open network namespace: %w", err)
+	}
+	n.netns = os.NewFile(uintptr(fd), "netns")
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	return nil
+}
+
+// NetNS is the network namespace; it has nothing but a loopback device that is down.
+func (n *Namespaces) NetNS() *os.File { return n.netns }
+
+// Close ends the thread, and with it the namespaces if no process is in them. The kernel takes them down in its own
+// time. Jobs under way must have ended.
+func (n *Namespaces) Close() {
+	close(n.jobs)
+	if n.netns != nil {
+		n.netns.Close()
+	}
+}
