@@ -59,7 +59,7 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 		return err
 	}
 	return c.withImages(ctx, r.Pull, r.Platform, func() error {
-		client, err := keeper.Open(ctx, c.dirs, spec.KeeperName(), m)
+		client, err := keeper.Open(ctx, c.dirs, spec.KeeperName(), m, networkEgress(spec))
 		if err != nil {
 			return err
 		}
@@ -148,3 +148,11 @@ func (c *call) pull(ctx context.Context, refs []string, platform string) error {
 
 // builtIn tells whether an image needs no store.
 func builtIn(ref string) bool { return ref == "host" || ref == "demo" }
+
+// networkEgress is the policy of the network that a sandbox joins; empty when it joins none.
+func networkEgress(s *launcher.Spec) string {
+	if s.Network == "none" {
+		return ""
+	}
+	return s.Egress
+}

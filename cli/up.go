@@ -59,7 +59,7 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 		return err
 	}
 	return c.withImages(ctx, u.Pull, "", func() error {
-		client, err := keeper.Open(ctx, c.dirs, p.Name, m)
+		client, err := keeper.Open(ctx, c.dirs, p.Name, m, p.Egress)
 		if err != nil {
 			return err
 		}

@@ -77,7 +77,7 @@ func (b *bench) spec(argv ...string) launcher.Spec {
 
 func (b *bench) open(s launcher.Spec) *Client {
 	b.Helper()
-	c, err := Open(b.Context(), b.dirs, s.KeeperName(), b.m)
+	c, err := Open(b.Context(), b.dirs, s.KeeperName(), b.m, "")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -62,8 +61,6 @@ func prepare() (*stage, error) {
 	}
 	unix.Umask(0o022)
 	raiseDescriptors()
-	// A keeper lives long and does little: memory matters more than the collector's time.
-	debug.SetGCPercent(50)
 	return doc, nil
 }
 
@@ -129,6 +126,9 @@ func run(doc *stage, born net.Conn) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	s := newServer(ctx, doc)
+	if doc.Egress != "" {
+		go func() { _, _ = s.network(ctx, doc.Egress) }() // whoever needs it gets the error again
+	}
 	ln := newListener(l, born)
 	err = s.serve(ln)
 	// Nobody can connect any more; then the network's name is free again. Its namespace goes with this process.

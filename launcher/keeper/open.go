@@ -27,18 +27,20 @@ type stage struct {
 	Version int           `json:"version"`
 	Dirs    launcher.Dirs `json:"dirs"`
 	Network string        `json:"network"`
-	Single  bool          `json:"single"` // a one-id map
-	MaxID   int           `json:"max_id"` // the highest id that is mapped
-	Env     []string      `json:"env"`    // what the libraries read: HOME, PATH, TMPDIR
+	Egress  string        `json:"egress,omitempty"` // of the network, if it is known already
+	Single  bool          `json:"single"`           // a one-id map
+	MaxID   int           `json:"max_id"`           // the highest id that is mapped
+	Env     []string      `json:"env"`              // what the libraries read: HOME, PATH, TMPDIR
 }
 
 // Open connects to the keeper of a network, or starts one with this id map. The client starts another if that
-// one leaves before it has taken a request.
-func Open(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map) (*Client, error) {
+// one leaves before it has taken a request. egress is the policy that the first sandbox will ask for, so that the
+// network is made while the request is on its way; empty if there may be none.
+func Open(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map, egress string) (*Client, error) {
 	if err := config.ValidName(network); err != nil {
 		return nil, launcher.AsError(fmt.Errorf("network: %w", err))
 	}
-	again := func(ctx context.Context) (net.Conn, error) { return connect(ctx, dirs, network, m) }
+	again := func(ctx context.Context) (net.Conn, error) { return connect(ctx, dirs, network, m, egress) }
 	conn, err := again(ctx)
 	if err != nil {
 		return nil, err
@@ -48,7 +50,7 @@ func Open(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map)
 
 // connect finds a keeper that listens, or starts one that is born with a connection. A keeper on its way out holds
 // the network for a few milliseconds more: connect waits for it.
-func connect(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map) (net.Conn, error) {
+func connect(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map, egress string) (net.Conn, error) {
 	if err := dirs.Make(); err != nil {
 		return nil, err
 	}
@@ -62,7 +64,7 @@ func connect(ctx context.Context, dirs launcher.Dirs, network string, m userns.M
 			return nil, fmt.Errorf("connect to the keeper of network %q: %w", network, err)
 		}
 		if !launcher.Held(dirs, network) {
-			return start(ctx, dirs, network, m)
+			return start(ctx, dirs, network, m, egress)
 		}
 		select {
 		case <-ctx.Done():
@@ -72,7 +74,7 @@ func connect(ctx context.Context, dirs launcher.Dirs, network string, m userns.M
 	}
 }
 
-func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map) (net.Conn, error) {
+func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map, egress string) (net.Conn, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make control connection: %w", err)
@@ -92,7 +94,7 @@ func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map
 			in.Close()
 		}
 	}()
-	doc := stage{Version: stageVersion, Dirs: dirs, Network: network, Single: m.Single, Env: passOn()}
+	doc := stage{Version: stageVersion, Dirs: dirs, Network: network, Egress: egress, Single: m.Single, Env: passOn()}
 	for _, r := range m.UIDs {
 		doc.MaxID = max(doc.MaxID, int(r.Inside+r.Size-1))
 	}

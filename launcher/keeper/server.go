@@ -43,8 +43,8 @@ type server struct {
 
 	settled sync.Once
 
-	sweepOnce sync.Once
-	sweeping  sync.WaitGroup
+	settle   sync.Once // what can wait until the first sandbox runs
+	sweeping sync.WaitGroup
 }
 
 func newServer(ctx context.Context, doc *stage) *server {
