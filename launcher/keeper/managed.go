@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -162,11 +161,7 @@ func (m *managed) start(ctx context.Context, f *front) error {
 		return err
 	}
 	go m.lookAfter()
-	m.s.settle.Do(func() {
-		// A keeper lives long and does little: memory matters more than the collector's time, once nobody waits.
-		debug.SetGCPercent(50)
-		m.s.sweeping.Go(func() { _ = launcher.Sweep(m.s.doc.Dirs) })
-	})
+	m.s.settle.Do(func() { m.s.sweeping.Go(m.s.tidy) })
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -96,6 +97,17 @@ func (s *server) serve(l *listener) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	return srv.Shutdown(ctx)
+}
+
+// tidy does what can wait until nobody does: an app may run for a few milliseconds only.
+func (s *server) tidy() {
+	select {
+	case <-s.idle:
+	case <-time.After(200 * time.Millisecond):
+		// A keeper lives long and does little: memory matters more than the collector's time.
+		debug.SetGCPercent(50)
+	}
+	_ = launcher.Sweep(s.doc.Dirs) // what stays is found again
 }
 
 // hold keeps the keeper; it fails when it is leaving already.
