@@ -154,7 +154,7 @@ func (u *unpacker) entry(hdr *tar.Header, content io.Reader, s *splitter) error 
 	switch hdr.Typeflag {
 	case tar.TypeDir:
 		err = u.directory(parent, base, full, hdr, hidden)
-	case tar.TypeReg, tar.TypeRegA, tar.TypeCont: //nolint:staticcheck // archives of old tars have them
+	case tar.TypeReg, tar.TypeCont: // the reader gives old tars' files the first
 		write := func(r io.Reader) error { return u.file(parent, base, hdr, r) }
 		if isSparse(hdr) {
 			err = write(content)

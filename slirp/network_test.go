@@ -211,8 +211,7 @@ func TestHostIsOutOfReach(t *testing.T) {
 	n := newNetwork(t)
 	app, _ := newSandbox(t, n, "web")
 	host := &namespace{t, mustHostNS(t)}
-	var port int
-	port = portOf(host.echoTCP("tcp", "[::]:0")) // every address of the host's, both families
+	port := portOf(host.echoTCP("tcp", "[::]:0")) // every address of the host's, both families
 	for _, a := range []string{"127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", hostV4, hostV6, "::ffff:" + hostV4, "169.254.169.254", "fd00:ec2::254", "198.51.100.255"} {
 		t.Run(a, func(t *testing.T) {
 			c, err := app.dial("tcp", at(a, port))
