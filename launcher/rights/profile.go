@@ -113,7 +113,9 @@ func resolve(profile *seccomp.Seccomp, abi abi, caps uint64, kernel [2]uint64) (
 			return policy{}, err
 		}
 		calls := s.Names
+		//lint:ignore SA1019 profiles of Docker's first versions name one call here
 		if s.Name != "" {
+			//lint:ignore SA1019 as above
 			calls = append(slices.Clone(calls), s.Name)
 		}
 		for _, name := range calls {
