@@ -27,6 +27,8 @@ type Sandbox struct {
 	// building says that built will get a value.
 	building bool
 
+	ids *idCalls // in a sandbox with one id; else nil
+
 	pid    int
 	exited chan struct{}
 	code   int
@@ -94,6 +96,11 @@ func Prepare(spec *Spec, o Options) (_ *Sandbox, err error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if s.maxID == 0 {
+		if err := s.do(func() (err error) { s.ids, err = answerIDCalls(); return err }); err != nil {
+			return nil, err
+		}
 	}
 	s.building = true
 	go func() { s.built <- s.do(s.b.build) }()
@@ -404,6 +411,7 @@ func (s *Sandbox) Close() {
 			<-s.built
 		}
 		s.ns.Close()
+		s.ids.close()
 		for _, fd := range []int{s.b.root.fd, s.b.devpts} {
 			if fd >= 0 {
 				unix.Close(fd)

@@ -79,6 +79,9 @@ func (m *managed) attend(r *http.Request, out *reply, p *launcher.Process) error
 		_ = p.Signal(unix.SIGKILL)
 		<-p.Exited()
 	}
+	if fault := faultOf(m.sb, p.ExitCode()); fault != nil {
+		return fault
+	}
 	out.send(Event{Type: EventExited, ID: m.rec.ID, Code: p.ExitCode()})
 	return nil
 }

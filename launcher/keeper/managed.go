@@ -38,7 +38,8 @@ type managed struct {
 	execs    map[string]*launcher.Process
 	stopping bool // asked to end: no restart
 	lines    func(launcher.LogLine)
-	ahead    *ahead // of the first start, if something was made ahead
+	fault    *launcher.Error // why whisk itself has ended the app
+	ahead    *ahead          // of the first start, if something was made ahead
 
 	ended chan struct{} // closed when the app has ended for good and its ports are free, or never came to run
 	once  sync.Once     // closes ended
@@ -320,6 +321,13 @@ func (m *managed) lookAfter() {
 			p.Close()
 		}
 		m.copies.Wait()
+		if fault := faultOf(m.sb, code); fault != nil {
+			m.mu.Lock()
+			m.fault = fault
+			m.mu.Unlock()
+			m.finish(fault.Exit, fault.Message)
+			return
+		}
 		if !m.restarts(code) {
 			m.finish(code, "")
 			return
@@ -342,6 +350,24 @@ func (m *managed) lookAfter() {
 			return
 		}
 	}
+}
+
+// faultOf says why a command that ended with this code was killed by whisk itself; nil: it was not.
+func faultOf(sb *launcher.Sandbox, code int) *launcher.Error {
+	if code != 128+int(unix.SIGKILL) {
+		return nil
+	}
+	return sb.Fault()
+}
+
+// end gives the app's exit code, or why whisk has ended it.
+func (m *managed) end() (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fault != nil {
+		return m.rec.ExitCode, m.fault
+	}
+	return m.rec.ExitCode, nil
 }
 
 // pause waits before a restart; false when the sandbox is asked to end meanwhile.

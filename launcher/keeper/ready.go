@@ -96,6 +96,9 @@ func (m *managed) awaitReady(ctx context.Context, logged <-chan struct{}) error 
 
 // endedEarly words the end of an app that was to become ready, with the last line it wrote.
 func (m *managed) endedEarly() error {
+	if _, err := m.end(); err != nil {
+		return appError(m.rec.App.Name, err)
+	}
 	msg := fmt.Sprintf("app %q ended with exit code %d before it was ready", m.rec.App.Name, m.code())
 	var last string
 	_ = launcher.ReadLog(context.Background(), m.s.doc.Dirs, m.rec.ID, launcher.LogOptions{Tail: 1}, func(l launcher.LogLine) error {

@@ -276,7 +276,11 @@ func (s *server) handleRun(r *http.Request, out *reply) error {
 		m.kill()
 		<-m.ended
 	}
-	out.send(Event{Type: EventExited, ID: m.rec.ID, Code: m.code()})
+	code, err := m.end()
+	if err != nil {
+		return err
+	}
+	out.send(Event{Type: EventExited, ID: m.rec.ID, Code: code})
 	return nil
 }
 

@@ -41,6 +41,9 @@ func (s *server) handleUp(r *http.Request, out *reply) error {
 	for _, m := range u.all() {
 		select {
 		case <-m.ended:
+			if _, err := m.end(); err != nil {
+				out.send(Event{Type: EventWarning, App: m.rec.App.Name, Text: err.Error()})
+			}
 			out.send(Event{Type: EventExited, App: m.rec.App.Name, ID: m.rec.ID, Code: m.code()})
 		case <-r.Context().Done():
 			s.stopAll(u.all(), DownRequest{}, nil)

@@ -134,12 +134,12 @@ func TestFilterAnswers(t *testing.T) {
 			{what: "pasting on the console", call: "ioctl", args: [6]uint64{0, unix.TIOCLINUX}, want: eperm},
 			{what: "owners", call: "fchownat", want: allow},
 			{what: "owners with one id", request: Request{FakeOwnership: true}, call: "fchownat", want: fake},
-			{what: "ids with one id", request: Request{FakeOwnership: true}, call: "setresuid", want: fake},
-			{what: "groups with one id", request: Request{FakeOwnership: true}, call: "setgroups", want: fake},
+			{what: "ids with one id", request: Request{FakeOwnership: true}, call: "setresuid", want: allow},
+			{what: "groups with one id", request: Request{FakeOwnership: true}, call: "setgroups", want: allow},
 			{what: "devices with one id", request: Request{FakeOwnership: true}, call: "mknodat", want: allow},
 			{what: "the rest with one id", request: Request{FakeOwnership: true}, call: "mount", want: eperm},
 			{what: "one id, unconfined", request: Request{FakeOwnership: true, Seccomp: "unconfined"}, call: "mount", want: allow},
-			{what: "one id, unconfined", request: Request{FakeOwnership: true, Seccomp: "unconfined"}, call: "setuid", want: fake},
+			{what: "one id, unconfined", request: Request{FakeOwnership: true, Seccomp: "unconfined"}, call: "fchown", want: fake},
 		} {
 			r, err := plan(c.request, modern(arch))
 			if err != nil {

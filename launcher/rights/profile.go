@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -269,17 +270,38 @@ func (p *policy) closeTerminalInput(abi abi) {
 	p.calls[nr], p.last = v, max(p.last, nr)
 }
 
-// fakeOwnership answers with success, that is with errno 0, what one id cannot do.
+// fakeOwnership answers with success, that is with errno 0, what one id cannot do. Changes of the process's ids are
+// left to IDFilter, which must lie below: an answer of this filter would outrank its own, seccomp(2).
 func (p *policy) fakeOwnership(abi abi) {
-	for _, name := range []string{
-		"chown", "lchown", "fchown", "fchownat", "setgroups", "setuid", "setgid", "setreuid", "setregid", "setresuid",
-		"setresgid", "setfsuid", "setfsgid",
-	} {
+	p.settle(abi, unix.SECCOMP_RET_ERRNO, "chown", "lchown", "fchown", "fchownat", "setfsuid", "setfsgid")
+	p.settle(abi, unix.SECCOMP_RET_ALLOW, idCalls()...)
+}
+
+// settle gives system calls one answer, whatever their arguments.
+func (p *policy) settle(abi abi, action uint32, names ...string) {
+	for _, name := range names {
 		if nr, ok := abi.numbers[name]; ok {
-			p.calls[nr] = verdict{otherwise: unix.SECCOMP_RET_ERRNO}
+			p.calls[nr] = verdict{otherwise: action}
 			p.last = max(p.last, nr)
 		}
 	}
+}
+
+func idCalls() []string {
+	return []string{"setgroups", "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid"}
+}
+
+// IDFilter is a filter for sandboxes with one id, to be installed below that of a plan with FakeOwnership: it gives the
+// calls that change a process's ids this answer, a SECCOMP_RET_* value, and allows all others.
+func IDFilter(answer uint32) ([]unix.SockFilter, error) {
+	abi, err := abiOf(runtime.GOARCH)
+	if err != nil {
+		return nil, err
+	}
+	const allow = unix.SECCOMP_RET_ALLOW
+	p := policy{calls: map[uint32]verdict{}, otherwise: allow, beyond: allow, foreign: allow}
+	p.settle(abi, answer, idCalls()...)
+	return p.compile(abi), nil
 }
 
 // abi is what differs between architectures.

@@ -17,8 +17,9 @@ type Request struct {
 	// Seccomp is "" for the default profile, "unconfined" for none, or the text of a profile in Docker's or the
 	// OCI's JSON.
 	Seccomp string
-	// FakeOwnership answers calls that change owners and ids with success and does not make them. It is for
-	// sandboxes with one id only, where they could not succeed and most programs only want to go on.
+	// FakeOwnership answers calls that change the owners of files with success and does not make them. It is for
+	// sandboxes with one id only, where they could not succeed and most programs only want to go on. Calls that
+	// change a process's ids are IDFilter's.
 	FakeOwnership bool
 }
 
