@@ -21,6 +21,11 @@ type Config struct {
 	Egress     string       // "all" (also ""): everything but the host itself, link-local and cloud metadata; "none": nothing
 	Log        *slog.Logger // nil: no log
 	ResolvConf string       // the host's resolv.conf(5); empty: /etc/resolv.conf
+	// OnFlow is told of each flow when it has ended or was denied; nil: nobody. It must not block, and is called by
+	// several goroutines at once.
+	OnFlow func(Flow)
+	// NoFastPath has TCP carried by the user-mode stack even where the kernel could do it.
+	NoFastPath bool
 }
 
 // Network is a router namespace with its subnet, name server and way out. Its methods may be called by several
