@@ -29,9 +29,9 @@ type gate struct {
 	wg   sync.WaitGroup // every goroutine of a flow
 }
 
-func newGate(ctx context.Context, log *slog.Logger, up *uplink, egress string, subnets [2]netip.Prefix, isHost func(netip.Addr) bool) *gate {
+func newGate(ctx context.Context, log *slog.Logger, up *uplink, egress string, subnets [2]netip.Prefix, isHost func(netip.Addr) bool, tr *transparent) *gate {
 	g := &gate{ctx: ctx, log: log, up: up, egress: egress, subnets: subnets, isHost: isHost}
-	g.tcp.init(g)
+	g.tcp.init(g, tr)
 	g.udp.init(g)
 	g.echo.init(g)
 	return g
@@ -113,6 +113,6 @@ func (g *gate) close() {
 	g.udp.flows.close()
 	g.echo.flows.close()
 	g.wg.Wait() // relays reset both halves when the context ends
-	g.tcp.carrier.close()
+	g.tcp.close()
 	g.up.close()
 }

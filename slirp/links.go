@@ -159,6 +159,8 @@ func (r route) request() request {
 		attrs = append(attrs, nl.NewRtAttr(unix.RTA_GATEWAY, r.via.AsSlice()))
 	} else if r.kind == unix.RTN_UNICAST && msg.Family == unix.AF_INET {
 		msg.Scope = unix.RT_SCOPE_LINK
+	} else if r.kind == unix.RTN_LOCAL && msg.Family == unix.AF_INET {
+		msg.Scope = unix.RT_SCOPE_HOST
 	}
 	if r.from.IsValid() {
 		attrs = append(attrs, nl.NewRtAttr(unix.RTA_PREFSRC, r.from.AsSlice()))
@@ -188,7 +190,8 @@ func localRoute(index int, a netip.Addr) request {
 
 // routerPlan is everything the router namespace needs before its first sandbox.
 func routerPlan(p plan) []request {
-	conf := map[int]uint32{inetConfForwarding: 1, inetConfRPFilter: 1, inetConfSendRedirects: 0, inetConfAcceptRedir: 0}
+	// On the uplink arrives what whisk writes, in everybody's name: no source checks.
+	conf := map[int]uint32{inetConfForwarding: 1, inetConfRPFilter: 0, inetConfSendRedirects: 0, inetConfAcceptRedir: 0}
 	return []request{
 		vethPair("making the uplink", "up", indexNear, macNear, "far", indexFar, macFar, -1),
 		linkUp("bringing the router's loopback up", indexLoopback, nil),
@@ -236,6 +239,19 @@ func sandboxSide(p plan, v4, v6 netip.Addr) []request {
 		route{what: "routing the sandbox's traffic", to: anywhere4, kind: unix.RTN_UNICAST, index: indexSandbox, via: p.gw4}.request(),
 		route{what: "routing the sandbox's IPv6 traffic", to: anywhere6, kind: unix.RTN_UNICAST, index: indexSandbox, via: p.gw6}.request(),
 	}
+}
+
+// freeSourceChecks leaves source checks (RFC 3704) to each link's own setting, which counts only if that of all links
+// is not stricter; namespaces begin with the host's. It runs in the router namespace.
+func freeSourceChecks() error {
+	const file = "/proc/sys/net/ipv4/conf/all/rp_filter"
+	if b, err := os.ReadFile(file); err == nil && len(b) > 0 && b[0] == '0' {
+		return nil
+	}
+	if err := os.WriteFile(file, []byte("0"), 0); err != nil {
+		return fmt.Errorf("leaving source checks to each link: %w", err)
+	}
+	return nil
 }
 
 // forwardIPv6 lets the router pass IPv6 on, which has no netlink message. It runs in the router namespace; /proc/sys

@@ -35,15 +35,16 @@ type Network struct {
 	plan   plan
 	log    *slog.Logger
 
-	cancel context.CancelFunc
-	ctx    context.Context
-	thread *thread
-	router *routeSocket // in the router namespace
-	host   *netlink.Handle
-	gate   *gate
-	names  *names
-	dns    *nameServer
-	wg     sync.WaitGroup
+	cancel      context.CancelFunc
+	ctx         context.Context
+	thread      *thread
+	router      *routeSocket // in the router namespace
+	host        *netlink.Handle
+	gate        *gate
+	transparent *transparent
+	names       *names
+	dns         *nameServer
+	wg          sync.WaitGroup
 
 	mu        sync.Mutex
 	endpoints map[netip.Addr]*Endpoint // by IPv4 address
@@ -123,7 +124,12 @@ func (n *Network) open() (err error) {
 		if err != nil {
 			return err
 		}
-		n.gate = newGate(n.ctx, n.log, up, n.config.Egress, n.dns.subnets, n.isHost)
+		n.transparent = &transparent{thread: n.thread, router: n.router}
+		fast := n.transparent
+		if n.config.NoFastPath {
+			fast = nil
+		}
+		n.gate = newGate(n.ctx, n.log, up, n.config.Egress, n.dns.subnets, n.isHost, fast)
 		return n.dns.listen(n.ctx)
 	})
 }
@@ -167,6 +173,7 @@ func (n *Network) Close() error {
 		}
 		if n.gate != nil {
 			n.gate.up.stopReading()
+			n.transparent.close()
 			n.wg.Wait()
 			n.gate.close()
 		}

@@ -39,7 +39,7 @@ func (p *Published) acceptAll(life context.Context, l *net.TCPListener) {
 				return
 			}
 			p.endpoint.network.log.Warn("published port cannot accept", "port", p.host, "err", err)
-			time.Sleep(acceptPause)
+			pause(life, acceptPause)
 			continue
 		}
 		p.wg.Go(func() { p.serveTCP(life, c) })
@@ -79,4 +79,14 @@ func (p *Published) dialApp(life context.Context) (*net.TCPConn, error) {
 		}
 	}
 	return nil, first
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }

@@ -33,7 +33,11 @@ const (
 //	             ├─ unreachable ─▶ ICMP
 //	             └─ connected ───▶ the SYN goes on to the carrier ─▶ joined ─▶ relay between app and host
 type tcpFlows struct {
-	gate    *gate
+	gate        *gate
+	transparent *transparent // nil: the kernel is not to carry connections
+
+	choice  sync.Once
+	chosen  chan struct{} // closed when carrier is set
 	carrier tcpCarrier
 
 	mu       sync.Mutex
@@ -51,8 +55,8 @@ type tcpFlow struct {
 	done   chan struct{}   // closed when the flow has ended, and its peers know
 }
 
-// tcpCarrier completes the app's half of connections and gives it to tcpFlows.join. The user-mode stack is the only one
-// yet; one that leaves established connections to the kernel fits here.
+// tcpCarrier completes the app's half of connections and gives it to tcpFlows.join: kernelTCP, or netstack where the
+// kernel lacks what that needs.
 type tcpCarrier interface {
 	// syn continues a SYN whose destination is connected, segment any later packet. The bytes are the caller's again when
 	// they return.
@@ -61,14 +65,48 @@ type tcpCarrier interface {
 	close()
 }
 
-func (t *tcpFlows) init(g *gate) {
+func (t *tcpFlows) init(g *gate, tr *transparent) {
 	t.gate = g
+	t.transparent = tr
+	t.chosen = make(chan struct{})
 	t.flows = make(map[flow]*tcpFlow)
 	t.bySource = make(map[netip.Addr]int)
-	t.carrier = &netstack{flows: t}
 }
 
-func (t *tcpFlows) segment(p packet) { t.carrier.segment(p.ip) }
+// choose settles how connections are carried, for good, at the first one.
+func (t *tcpFlows) choose() {
+	defer close(t.chosen)
+	t.carrier = &netstack{flows: t}
+	if t.transparent == nil {
+		return
+	}
+	if err := t.transparent.start(); err != nil {
+		t.gate.log.Warn("TCP goes through user mode, which is slower: this kernel cannot carry it", "err", err,
+			"hint", "load the modules nf_tables, nft_tproxy and nft_socket")
+		return
+	}
+	k := &kernelTCP{flows: t}
+	for _, l := range t.transparent.listeners {
+		t.gate.wg.Go(func() { k.accept(l) })
+	}
+	t.carrier = k
+}
+
+func (t *tcpFlows) segment(p packet) {
+	select {
+	case <-t.chosen:
+		t.carrier.segment(p.ip)
+	default: // no connection yet that it could belong to
+	}
+}
+
+func (t *tcpFlows) close() {
+	select {
+	case <-t.chosen:
+		t.carrier.close()
+	default:
+	}
+}
 
 func (t *tcpFlows) syn(p packet) {
 	t.mu.Lock()
@@ -78,6 +116,7 @@ func (t *tcpFlows) syn(p packet) {
 	}
 	t.mu.Unlock()
 	if passed {
+		<-t.chosen
 		t.carrier.syn(p.ip)
 	}
 	if f != nil || !t.gate.admit(p) {
@@ -98,6 +137,7 @@ func (t *tcpFlows) syn(p packet) {
 	p.ip = bytes.Clone(p.ip) // the reader's buffer is used again
 	p.transport = p.ip[len(p.ip)-len(p.transport):]
 	t.gate.wg.Go(func() { t.serve(f, p) })
+	t.choice.Do(func() { t.gate.wg.Go(t.choose) })
 }
 
 func (t *tcpFlows) serve(f *tcpFlow, p packet) {
@@ -106,6 +146,7 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	c, err := d.DialContext(f.ctx, "tcp", p.dst.String())
 	host, _ := c.(*net.TCPConn)
+	<-t.chosen
 
 	t.mu.Lock()
 	t.dials--
