@@ -29,9 +29,9 @@ type gate struct {
 	wg   sync.WaitGroup // every goroutine of a flow
 }
 
-func newGate(ctx context.Context, log *slog.Logger, up *uplink, egress string, subnets [2]netip.Prefix, isHost func(netip.Addr) bool, tr *transparent) *gate {
+func newGate(ctx context.Context, log *slog.Logger, up *uplink, egress string, subnets [2]netip.Prefix, isHost func(netip.Addr) bool, tr *transparent, lo *loops) *gate {
 	g := &gate{ctx: ctx, log: log, up: up, egress: egress, subnets: subnets, isHost: isHost}
-	g.tcp.init(g, tr)
+	g.tcp.init(g, tr, lo)
 	g.udp.init(g)
 	g.echo.init(g)
 	return g

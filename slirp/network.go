@@ -42,6 +42,7 @@ type Network struct {
 	host        *netlink.Handle
 	gate        *gate
 	transparent *transparent
+	loops       *loops
 	names       *names
 	dns         *nameServer
 	wg          sync.WaitGroup
@@ -125,11 +126,12 @@ func (n *Network) open() (err error) {
 			return err
 		}
 		n.transparent = &transparent{thread: n.thread, router: n.router}
+		n.loops = &loops{netns: n.thread.netns}
 		fast := n.transparent
 		if n.config.NoFastPath {
 			fast = nil
 		}
-		n.gate = newGate(n.ctx, n.log, up, n.config.Egress, n.dns.subnets, n.isHost, fast)
+		n.gate = newGate(n.ctx, n.log, up, n.config.Egress, n.dns.subnets, n.isHost, fast, n.loops)
 		return n.dns.listen(n.ctx)
 	})
 }
@@ -176,6 +178,7 @@ func (n *Network) Close() error {
 			n.transparent.close()
 			n.wg.Wait()
 			n.gate.close()
+			n.loops.close()
 		}
 		if n.router != nil {
 			n.router.close()

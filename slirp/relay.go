@@ -2,9 +2,12 @@ package slirp
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // halfCloser is a connection whose sending side can end alone.
@@ -65,4 +68,35 @@ func reset(c halfCloser) {
 		_ = c.SetLinger(0) // fails only if the connection is closed already
 	}
 	c.Close()
+}
+
+// relayKernel is relay for two of the kernel's connections.
+func relayKernel(ctx context.Context, l *loops, a, b *net.TCPConn) (sent, received int64) {
+	x, aerr := detach(a)
+	y, berr := detach(b)
+	switch {
+	case aerr == nil && berr == nil:
+		return l.relay(ctx, x, y)
+	case aerr == nil:
+		resetFD(x)
+	case berr == nil:
+		resetFD(y)
+	}
+	return 0, 0
+}
+
+// detach takes a connection away from Go's poller, which would wake up for every event of it too. It owns the
+// connection: on an error it is reset.
+func detach(c *net.TCPConn) (fd int, err error) {
+	raw, err := c.SyscallConn()
+	if err == nil {
+		cerr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+		err = errors.Join(err, cerr)
+	}
+	if err != nil {
+		reset(c)
+		return -1, err
+	}
+	c.Close()
+	return fd, nil
 }

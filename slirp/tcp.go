@@ -35,6 +35,7 @@ const (
 type tcpFlows struct {
 	gate        *gate
 	transparent *transparent // nil: the kernel is not to carry connections
+	loops       *loops
 
 	choice  sync.Once
 	chosen  chan struct{} // closed when carrier is set
@@ -65,9 +66,9 @@ type tcpCarrier interface {
 	close()
 }
 
-func (t *tcpFlows) init(g *gate, tr *transparent) {
+func (t *tcpFlows) init(g *gate, tr *transparent, lo *loops) {
 	t.gate = g
-	t.transparent = tr
+	t.transparent, t.loops = tr, lo
 	t.chosen = make(chan struct{})
 	t.flows = make(map[flow]*tcpFlow)
 	t.bySource = make(map[netip.Addr]int)
@@ -171,11 +172,20 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	}
 	t.carrier.syn(p.ip)
 	if app := t.awaitApp(f, p.flow); app != nil {
-		relay(f.ctx, app, host)
+		t.relay(f.ctx, app, host)
 	} else {
 		reset(host)
 	}
 	t.forget(p.flow)
+}
+
+// relay joins the two halves: in a loop if both are the kernel's.
+func (t *tcpFlows) relay(ctx context.Context, app halfCloser, host *net.TCPConn) {
+	if app, ok := app.(*net.TCPConn); ok {
+		relayKernel(ctx, t.loops, app, host)
+		return
+	}
+	relay(ctx, app, host)
 }
 
 // awaitApp waits for the app's half; nil means that the app has gone.
