@@ -16,6 +16,10 @@ type AttachOptions struct {
 	Name    string     // DNS label; unique in the network, or empty
 	Aliases []string   // more names, which several sandboxes may share
 	IPv4    netip.Addr // address wished for; the zero Addr: any
+	// Groups the sandbox is in, of which two must share one to reach each other; none: the group "default".
+	Groups []string
+	// Reaches are names and aliases of sandboxes that this one may open connections to on a network that isolates.
+	Reaches []string
 }
 
 // Endpoint is a sandbox's place on a network.
@@ -26,6 +30,8 @@ type Endpoint struct {
 	v4, v6  netip.Addr
 	index   int // of the link on the router's side
 	netns   int // the sandbox's namespace; owned
+	groups  []string
+	reaches []string
 
 	mu        sync.Mutex
 	published []*Published
@@ -45,6 +51,7 @@ func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error
 		return nil, fmt.Errorf("attaching %q: duplicating its network namespace: %w", a.Name, err)
 	}
 	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, netns: netns}
+	e.groups, e.reaches = a.Groups, a.Reaches
 	if err := n.reserve(e, a.IPv4); err != nil {
 		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
@@ -73,6 +80,7 @@ func (n *Network) reserve(e *Endpoint, wish netip.Addr) error {
 		return err
 	}
 	n.endpoints[e.v4] = e
+	n.walled = n.walled || n.config.Isolate || len(e.groups) > 0
 	e.index = n.nextIndex
 	n.nextIndex++
 	return nil
@@ -112,14 +120,22 @@ func sixFor(p plan, v4 netip.Addr) netip.Addr {
 
 func (n *Network) release(e *Endpoint) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.names.remove(e)
 	delete(n.endpoints, e.v4)
+	walled := n.walled
+	n.mu.Unlock()
+	if walled {
+		// The link is gone and its number is not used again: what may be left in the wall opens nothing.
+		_ = n.thread.do(n.enforce)
+	}
 }
 
 // link makes the pair and brings both ends up.
 func (n *Network) link(e *Endpoint, netns int) error {
 	return n.thread.do(func() error {
+		if err := n.enforce(); err != nil { // before the first packet
+			return err
+		}
 		if err := n.router.run(sandboxLink(e.index, netns)); err != nil {
 			return err
 		}

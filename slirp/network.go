@@ -19,6 +19,7 @@ type Config struct {
 	IPv4       netip.Prefix // subnet, /8 to /29; see ChoosePrefixes. The router has its first address
 	IPv6       netip.Prefix // subnet, at most /112
 	Egress     string       // "all" (also ""): everything but the host itself, link-local and cloud metadata; "none": nothing
+	Isolate    bool         // sandboxes reach each other only as their AttachOptions.Reaches say
 	Log        *slog.Logger // nil: no log
 	ResolvConf string       // the host's resolv.conf(5); empty: /etc/resolv.conf
 	// OnFlow is told of each flow when it has ended or was denied; nil: nobody. It must not block, and is called by
@@ -45,9 +46,11 @@ type Network struct {
 	loops       *loops
 	names       *names
 	dns         *nameServer
+	wall        *wall // nil until it is needed; the thread's
 	wg          sync.WaitGroup
 
 	mu        sync.Mutex
+	walled    bool                     // not every sandbox may reach every other
 	endpoints map[netip.Addr]*Endpoint // by IPv4 address
 	nextIndex int
 	closed    bool
