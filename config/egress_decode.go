@@ -28,17 +28,17 @@ func (d *decoder) egress(n *node, into *string) {
 		d.wrongType(n, "egress", `"all", "internet", "none" or a list of rules`)
 		return
 	}
-	rules := make([]string, 0, len(items))
+	rules, sound := make([]string, 0, len(items)), true
 	for _, item := range items {
 		s, ok := d.str(item, "a rule of egress")
-		if !ok {
-			return
-		}
-		if _, err := ParseEgressRule(s); err != nil {
+		if _, err := ParseEgressRule(s); ok && err != nil {
 			d.egressFault(item, err)
-			return
+			ok = false
 		}
-		rules = append(rules, s)
+		rules, sound = append(rules, s), sound && ok
+	}
+	if !sound {
+		return
 	}
 	e, err := ParseEgressList(rules)
 	if err != nil {

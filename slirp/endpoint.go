@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+
+	"github.com/whisk-sandbox/whisk/config"
 )
 
 // AttachOptions say how a sandbox joins a network.
@@ -14,6 +16,7 @@ type AttachOptions struct {
 	Name    string     // DNS label; unique in the network, or empty
 	Aliases []string   // more names, which several sandboxes may share
 	IPv4    netip.Addr // address wished for; the zero Addr: any
+	Egress  string     // what the sandbox may reach outside, as config.ParseEgress reads it; empty: as the network says
 }
 
 // Endpoint is a sandbox's place on a network.
@@ -23,6 +26,9 @@ type Endpoint struct {
 	aliases []string
 	v4, v6  netip.Addr
 	index   int // of the link on the router's side
+	egress  config.Egress
+	known   knownNames
+	budget  nameBudget
 
 	mu        sync.Mutex
 	published []*Published
@@ -37,7 +43,13 @@ func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases}
+	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, egress: n.egress}
+	if a.Egress != "" {
+		var err error
+		if e.egress, err = config.ParseEgress(a.Egress); err != nil {
+			return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
+		}
+	}
 	if err := n.reserve(e, a.IPv4); err != nil {
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
 	}
