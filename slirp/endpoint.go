@@ -7,12 +7,14 @@ import (
 	"net/netip"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/whisk-sandbox/whisk/config"
 )
 
 // AttachOptions say how a sandbox joins a network.
 type AttachOptions struct {
-	NetNS   int        // descriptor of the sandbox's network namespace, which belongs to the caller's user namespace; not kept
+	NetNS   int        // descriptor of the sandbox's network namespace, which belongs to the caller's user namespace; the network has a copy of it until Close
 	Name    string     // DNS label; unique in the network, or empty
 	Aliases []string   // more names, which several sandboxes may share
 	IPv4    netip.Addr // address wished for; the zero Addr: any
@@ -26,6 +28,7 @@ type Endpoint struct {
 	aliases []string
 	v4, v6  netip.Addr
 	index   int // of the link on the router's side
+	netns   int // the sandbox's namespace; owned
 	egress  config.Egress
 	known   knownNames
 	budget  nameBudget
@@ -43,18 +46,25 @@ func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, egress: n.egress}
+	egress := n.egress
 	if a.Egress != "" {
 		var err error
-		if e.egress, err = config.ParseEgress(a.Egress); err != nil {
+		if egress, err = config.ParseEgress(a.Egress); err != nil {
 			return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
 		}
 	}
+	netns, err := unix.FcntlInt(uintptr(a.NetNS), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("attaching %q: duplicating its network namespace: %w", a.Name, err)
+	}
+	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, egress: egress, netns: netns}
 	if err := n.reserve(e, a.IPv4); err != nil {
+		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
 	}
 	if err := n.link(e, a.NetNS); err != nil {
 		n.release(e)
+		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
 	}
 	return e, nil
@@ -165,6 +175,7 @@ func (e *Endpoint) Close() error {
 			e.closeErr = fmt.Errorf("detaching %q: %w", e.name, err)
 		}
 		n.release(e)
+		unix.Close(e.netns)
 	})
 	return e.closeErr
 }

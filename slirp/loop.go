@@ -2,10 +2,12 @@ package slirp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +19,9 @@ const (
 
 	// loopEvents is how many events are taken at once.
 	loopEvents = 128
+
+	// dialCheck is how often dials are looked at that do not get on, in milliseconds.
+	dialCheck = 1000
 
 	// copyBuffer is what is read at once. Less than that is copied through it; who fills it is spliced from then on.
 	copyBuffer = 64 << 10
@@ -103,6 +108,7 @@ type loop struct {
 	sources []source
 	turn    int32 // numbers registrations, so that an event for a closed descriptor is not taken for its successor's
 	pairs   map[*pair]struct{}
+	dials   map[*appDial]struct{}
 	ready   []*pair // that have more to do
 	pipes   []pipe  // that are free, and empty
 	buf     []byte
@@ -120,7 +126,7 @@ type source struct {
 type eventTaker interface{ take(side int, events uint32) }
 
 func newLoop(netns int) (*loop, error) {
-	l := &loop{netns: netns, wake: -1, done: make(chan struct{}), pairs: make(map[*pair]struct{}), buf: make([]byte, copyBuffer)}
+	l := &loop{netns: netns, wake: -1, done: make(chan struct{}), pairs: make(map[*pair]struct{}), dials: make(map[*appDial]struct{}), buf: make([]byte, copyBuffer)}
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("making an event loop: %w", err)
@@ -172,8 +178,11 @@ func (l *loop) run(ready chan<- error) {
 	events := make([]unix.EpollEvent, loopEvents)
 	for !l.leaving {
 		wait := -1
-		if len(l.ready) > 0 {
+		switch {
+		case len(l.ready) > 0:
 			wait = 0
+		case len(l.dials) > 0:
+			wait = dialCheck
 		}
 		n, err := unix.EpollWait(l.epoll, events, wait)
 		if err != nil && err != unix.EINTR {
@@ -185,6 +194,9 @@ func (l *loop) run(ready chan<- error) {
 				s.of.take(s.side, e.Events)
 			}
 		}
+		if n == 0 {
+			l.overdue(time.Now())
+		}
 		again := l.ready
 		l.ready = nil
 		for _, p := range again {
@@ -192,6 +204,20 @@ func (l *loop) run(ready chan<- error) {
 			p.pump()
 		}
 	}
+}
+
+// in runs f in another network namespace and comes back. A thread that cannot come back ends: no socket may be made in
+// the wrong place.
+func (l *loop) in(netns int, f func() error) error {
+	if err := unix.Setns(netns, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("entering the sandbox's network namespace: %w", err)
+	}
+	ferr := f()
+	if err := unix.Setns(l.netns, unix.CLONE_NEWNET); err != nil {
+		l.leaving = true
+		return errors.Join(ferr, fmt.Errorf("coming back to the router's network namespace: %w", err))
+	}
+	return ferr
 }
 
 // end resets what is left.
@@ -203,6 +229,9 @@ func (l *loop) end() {
 	l.mu.Unlock()
 	for _, f := range posted {
 		f()
+	}
+	for d := range l.dials {
+		d.fail()
 	}
 	for p := range l.pairs {
 		p.abort()

@@ -183,6 +183,9 @@ func (n *Network) Close() error {
 			n.wg.Wait()
 			n.gate.close()
 			n.loops.close()
+			for _, e := range all {
+				e.closeOnce.Do(func() { unix.Close(e.netns) })
+			}
 		}
 		if n.router != nil {
 			n.router.close()

@@ -18,10 +18,11 @@ const (
 //	begin ─▶ joined ──┬─ both ways ended ─▶ closed
 //	                  └─ error, abort ────▶ reset
 type pair struct {
-	loop *loop
-	fd   [2]int
-	way  [2]way // way[i] leads from fd[i] to the other
-	over chan struct{}
+	loop  *loop
+	owner *tcpForward // whose it is; nil: a relay's
+	fd    [2]int
+	way   [2]way        // way[i] leads from fd[i] to the other
+	over  chan struct{} // closed when it is; nil: nobody waits
 
 	readable, writable [2]bool
 	// ending: the peer has closed or reset, so a short read does not mean that there is nothing more to read.
@@ -51,6 +52,19 @@ func (p *pair) begin() {
 			p.abort()
 			return
 		}
+	}
+	p.pump()
+}
+
+// adopt is begin where one side is watched by the loop already, in somebody else's name.
+func (p *pair) adopt(side int) {
+	l := p.loop
+	l.pairs[p] = struct{}{}
+	p.readable, p.writable = [2]bool{true, true}, [2]bool{true, true}
+	l.sources[p.fd[side]].of, l.sources[p.fd[side]].side = p, side
+	if l.watch(p.fd[1-side], pairEvents, p, 1-side) != nil {
+		p.abort()
+		return
 	}
 	p.pump()
 }
@@ -249,5 +263,7 @@ func (p *pair) finish(end func(fd int)) {
 		}
 	}
 	delete(p.loop.pairs, p)
-	close(p.over)
+	if p.over != nil {
+		close(p.over)
+	}
 }

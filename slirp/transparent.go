@@ -166,9 +166,10 @@ func transparentRules(ports [2]uint16) []nftRule {
 	uplink := func(op expr.CmpOp) []expr.Any {
 		return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: binaryutil.NativeEndian.PutUint32(indexNear)}}
 	}
-	equal := func(key expr.MetaKey, value byte) []expr.Any {
-		return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{value}}}
+	compare := func(op expr.CmpOp, key expr.MetaKey, value byte) []expr.Any {
+		return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: []byte{value}}}
 	}
+	isTCP := compare(expr.CmpOpEq, expr.MetaKeyL4PROTO, protoTCP)
 	synOnly := func(op expr.CmpOp) []expr.Any {
 		return []expr.Any{
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
@@ -191,12 +192,13 @@ func transparentRules(ports [2]uint16) []nftRule {
 	}
 	var out []nftRule
 	for i, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
-		out = append(out, rule("connections of apps that whisk has dialled", uplink(expr.CmpOpEq), equal(expr.MetaKeyL4PROTO, protoTCP), synOnly(expr.CmpOpEq),
-			equal(expr.MetaKeyNFPROTO, family),
+		out = append(out, rule("connections of apps that whisk has dialled", uplink(expr.CmpOpEq), isTCP, synOnly(expr.CmpOpEq),
+			compare(expr.CmpOpEq, expr.MetaKeyNFPROTO, family),
 			[]expr.Any{&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(ports[i])}, &expr.TProxy{Family: family, TableFamily: unix.NFPROTO_INET, RegPort: 1}},
 			mark))
 	}
 	return append(out,
-		rule("what follows on them, and what apps answer to clients of published ports", uplink(expr.CmpOpNeq), equal(expr.MetaKeyL4PROTO, protoTCP), synOnly(expr.CmpOpNeq), owned, mark),
-		rule("datagrams that apps answer to clients of published ports", uplink(expr.CmpOpNeq), equal(expr.MetaKeyL4PROTO, protoUDP), owned, mark))
+		rule("what follows on them, and what apps answer to clients of published ports", uplink(expr.CmpOpNeq), isTCP, synOnly(expr.CmpOpNeq), owned, mark),
+		// The socket that an ICMP error is about is found, too.
+		rule("datagrams and errors that apps answer to clients of published ports", uplink(expr.CmpOpNeq), compare(expr.CmpOpNeq, expr.MetaKeyL4PROTO, protoTCP), owned, mark))
 }
