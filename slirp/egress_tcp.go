@@ -135,7 +135,8 @@ func (i *inspection) answer() error {
 		n, err := i.host.Read(b)
 		if n > 0 {
 			m, werr := i.app.Write(b[:n])
-			if errors.Is(werr, os.ErrDeadlineExceeded) {
+			// The user-mode stack's deadline is not os.ErrDeadlineExceeded.
+			if late, ok := errors.AsType[net.Error](werr); ok && late.Timeout() {
 				i.rest = b[m:n]
 				return nil
 			}
