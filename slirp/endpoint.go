@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/config"
 )
 
 // AttachOptions say how a sandbox joins a network.
@@ -16,6 +18,7 @@ type AttachOptions struct {
 	Name    string     // DNS label; unique in the network, or empty
 	Aliases []string   // more names, which several sandboxes may share
 	IPv4    netip.Addr // address wished for; the zero Addr: any
+	Egress  string     // what the sandbox may reach outside, as config.ParseEgress reads it; empty: as the network says
 	// Groups the sandbox is in, of which two must share one to reach each other; none: the group "default".
 	Groups []string
 	// Reaches are names and aliases of sandboxes that this one may open connections to on a network that isolates.
@@ -32,6 +35,9 @@ type Endpoint struct {
 	netns   int // the sandbox's namespace; owned
 	groups  []string
 	reaches []string
+	egress  config.Egress
+	known   knownNames
+	budget  nameBudget
 
 	mu        sync.Mutex
 	published []*Published
@@ -46,12 +52,18 @@ func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	egress := n.egress
+	if a.Egress != "" {
+		var err error
+		if egress, err = config.ParseEgress(a.Egress); err != nil {
+			return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
+		}
+	}
 	netns, err := unix.FcntlInt(uintptr(a.NetNS), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("attaching %q: duplicating its network namespace: %w", a.Name, err)
 	}
-	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, netns: netns}
-	e.groups, e.reaches = a.Groups, a.Reaches
+	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, groups: a.Groups, reaches: a.Reaches, egress: egress, netns: netns}
 	if err := n.reserve(e, a.IPv4); err != nil {
 		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)

@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/google/nftables"
+	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
 	"github.com/whisk-sandbox/whisk/config"
@@ -232,6 +233,41 @@ func TestAnAddressThatIsUsedAgainOpensNothing(t *testing.T) {
 		return err
 	}); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestNamesOfSandboxesOutOfReach(t *testing.T) {
+	n := newNetwork(t, func(c *Config) { c.Isolate = true })
+	web, _ := attach(t, n, AttachOptions{Name: "web", Aliases: []string{"both"}, Reaches: []string{"db"}})
+	db, e := attach(t, n, AttachOptions{Name: "db", Aliases: []string{"both"}})
+	w := n.endpointNamed("web")
+	reverse := func(e *Endpoint) string {
+		s, err := dns.ReverseAddr(e.IPv4().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for _, c := range []struct {
+		from *namespace
+		name string
+		kind uint16
+		want string
+	}{
+		{web, "db", dns.TypeA, "NOERROR, A " + e.IPv4().String()},
+		{web, "db.shop", dns.TypeAAAA, "NOERROR, AAAA " + e.IPv6().String()},
+		{web, reverse(e), dns.TypePTR, "NOERROR, PTR db.shop."},
+		{web, "both", dns.TypeA, "NOERROR, A " + w.IPv4().String() + ", A " + e.IPv4().String()},
+		{db, "db", dns.TypeA, "NOERROR, A " + e.IPv4().String()},
+		{db, "web", dns.TypeA, "NXDOMAIN"},
+		{db, "web.shop", dns.TypeAAAA, "NXDOMAIN"},
+		{db, "web", dns.TypeMX, "NXDOMAIN"},
+		{db, reverse(w), dns.TypePTR, "NXDOMAIN"},
+		{db, "both", dns.TypeA, "NOERROR, A " + e.IPv4().String()},
+	} {
+		if got := said(ask(t, c.from, n, "udp4", c.name, c.kind)); got != c.want {
+			t.Errorf("%s %s: got %q, want %q", c.name, dns.TypeToString[c.kind], got, c.want)
+		}
 	}
 }
 

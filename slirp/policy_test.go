@@ -3,6 +3,8 @@ package slirp
 import (
 	"net/netip"
 	"testing"
+
+	"github.com/whisk-sandbox/whisk/config"
 )
 
 func TestDecide(t *testing.T) {
@@ -13,7 +15,7 @@ func TestDecide(t *testing.T) {
 	const src4, src6 = "10.1.2.3", "fd00:1::3"
 	for _, c := range []struct {
 		name, egress, src, dst string
-		want                   verdict
+		want                   action
 	}{
 		{"internet", "all", src4, "192.0.2.1", allow},
 		{"internet, IPv6", "all", src6, "2001:db8::1", allow},
@@ -51,7 +53,7 @@ func TestDecide(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			for _, proto := range []uint8{protoTCP, protoUDP, protoICMP} {
 				f := flow{proto, netip.AddrPortFrom(netip.MustParseAddr(c.src), 40000), netip.AddrPortFrom(netip.MustParseAddr(c.dst), 80)}
-				if got := decide(c.egress, subnets, f, host); got != c.want {
+				if got := decide(config.Egress{Mode: config.EgressMode(c.egress)}, subnets, f, nil, host).action; got != c.want {
 					t.Errorf("protocol %d from %s to %s: got verdict %d, want %d", proto, c.src, c.dst, got, c.want)
 				}
 			}
