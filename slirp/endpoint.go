@@ -21,7 +21,9 @@ type AttachOptions struct {
 	Egress  string     // what the sandbox may reach outside, as config.ParseEgress reads it; empty: as the network says
 	// Groups the sandbox is in, of which two must share one to reach each other; none: the group "default".
 	Groups []string
-	// Reaches are names and aliases of sandboxes that this one may open connections to on a network that isolates.
+	// Isolate has the sandbox reach only those it names in Reaches, and be reached only by those that name it in theirs.
+	Isolate bool
+	// Reaches are names and aliases of sandboxes, which need not have joined yet.
 	Reaches []string
 }
 
@@ -34,6 +36,7 @@ type Endpoint struct {
 	index   int // of the link on the router's side
 	netns   int // the sandbox's namespace; owned
 	groups  []string
+	isolate bool
 	reaches []string
 	egress  config.Egress
 	known   knownNames
@@ -63,7 +66,7 @@ func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error
 	if err != nil {
 		return nil, fmt.Errorf("attaching %q: duplicating its network namespace: %w", a.Name, err)
 	}
-	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, groups: a.Groups, reaches: a.Reaches, egress: egress, netns: netns}
+	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, groups: a.Groups, isolate: a.Isolate, reaches: a.Reaches, egress: egress, netns: netns}
 	if err := n.reserve(e, a.IPv4); err != nil {
 		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
@@ -92,7 +95,7 @@ func (n *Network) reserve(e *Endpoint, wish netip.Addr) error {
 		return err
 	}
 	n.endpoints[e.v4] = e
-	n.walled = n.walled || n.config.Isolate || len(e.groups) > 0
+	n.walled = n.walled || e.isolate || len(e.groups) > 0
 	e.index = n.nextIndex
 	n.nextIndex++
 	return nil

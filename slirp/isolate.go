@@ -20,16 +20,16 @@ var ErrNoIsolation = errors.New("the kernel cannot keep sandboxes of one network
 // defaultGroup is the group of sandboxes that name none.
 const defaultGroup = "default"
 
-// mayReach reports whether one sandbox may open connections to another: they must share a group, and on a network that
-// isolates, the one must have named the other.
-func mayReach(from, to *Endpoint, isolate bool) bool {
+// mayReach reports whether one sandbox may open connections to another: they must share a group, and if either is
+// isolated, the one must have named the other.
+func mayReach(from, to *Endpoint) bool {
 	if from == to {
 		return true
 	}
 	if !slices.ContainsFunc(from.groupsOf(), func(g string) bool { return slices.Contains(to.groupsOf(), g) }) {
 		return false
 	}
-	if !isolate {
+	if !from.isolate && !to.isolate {
 		return true
 	}
 	return slices.ContainsFunc(from.reaches, func(name string) bool { return slices.Contains(to.names(), canonical(name)) })
@@ -47,11 +47,11 @@ func (e *Endpoint) groupsOf() []string {
 type linkPair struct{ from, to int }
 
 // wallPlan lists the directions in which connections may be opened.
-func wallPlan(all []*Endpoint, isolate bool) []linkPair {
+func wallPlan(all []*Endpoint) []linkPair {
 	var out []linkPair
 	for _, from := range all {
 		for _, to := range all {
-			if from != to && mayReach(from, to, isolate) {
+			if from != to && mayReach(from, to) {
 				out = append(out, linkPair{from.index, to.index})
 			}
 		}
@@ -103,7 +103,7 @@ func (n *Network) enforce() error {
 	if !needed {
 		return nil
 	}
-	want := wallPlan(all, n.config.Isolate)
+	want := wallPlan(all)
 	if n.wall == nil {
 		w, err := newWall(n.plan, want)
 		if err != nil {

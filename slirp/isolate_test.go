@@ -22,25 +22,31 @@ func TestWallPlan(t *testing.T) {
 	app := func(index int, name string, groups, reaches string) *Endpoint {
 		return &Endpoint{index: index, name: name, aliases: []string{name + "-alias"}, groups: strings.Fields(groups), reaches: strings.Fields(reaches)}
 	}
+	alone := func(apps ...*Endpoint) []*Endpoint {
+		for _, e := range apps {
+			e.isolate = true
+		}
+		return apps
+	}
 	for _, c := range []struct {
-		name    string
-		apps    []*Endpoint
-		isolate bool
-		want    string
+		name string
+		apps []*Endpoint
+		want string
 	}{
-		{"nothing said", []*Endpoint{app(1, "web", "", ""), app(2, "db", "", "")}, false, "1>2 2>1"},
-		{"isolated", []*Endpoint{app(1, "web", "", "db"), app(2, "db", "", ""), app(3, "x", "", "")}, true, "1>2"},
-		{"by alias and in capitals", []*Endpoint{app(1, "web", "", "DB-alias"), app(2, "db", "", "")}, true, "1>2"},
-		{"both ways", []*Endpoint{app(1, "web", "", "db"), app(2, "db", "", "web")}, true, "1>2 2>1"},
-		{"named but absent", []*Endpoint{app(1, "web", "", "db")}, true, ""},
-		{"groups", []*Endpoint{app(1, "web", "front", ""), app(2, "api", "front back", ""), app(3, "db", "back", "")}, false, "1>2 2>1 2>3 3>2"},
-		{"no group is default", []*Endpoint{app(1, "web", "", ""), app(2, "api", "default", ""), app(3, "db", "back", "")}, false, "1>2 2>1"},
-		{"both: groups bound links", []*Endpoint{app(1, "web", "front", "api db"), app(2, "api", "front back", "db"), app(3, "db", "back", "")}, true, "1>2 2>3"},
-		{"nobody", nil, true, ""},
+		{"nothing said", []*Endpoint{app(1, "web", "", ""), app(2, "db", "", "")}, "1>2 2>1"},
+		{"isolated", alone(app(1, "web", "", "db"), app(2, "db", "", ""), app(3, "x", "", "")), "1>2"},
+		{"by alias and in capitals", alone(app(1, "web", "", "DB-alias"), app(2, "db", "", "")), "1>2"},
+		{"both ways", alone(app(1, "web", "", "db"), app(2, "db", "", "web")), "1>2 2>1"},
+		{"named but absent", alone(app(1, "web", "", "db")), ""},
+		{"groups", []*Endpoint{app(1, "web", "front", ""), app(2, "api", "front back", ""), app(3, "db", "back", "")}, "1>2 2>1 2>3 3>2"},
+		{"no group is default", []*Endpoint{app(1, "web", "", ""), app(2, "api", "default", ""), app(3, "db", "back", "")}, "1>2 2>1"},
+		{"both: groups bound links", alone(app(1, "web", "front", "api db"), app(2, "api", "front back", "db"), app(3, "db", "back", "")), "1>2 2>3"},
+		{"one of two is isolated", append(alone(app(1, "web", "", "")), app(2, "tool", "", "web"), app(3, "x", "", "")), "2>1 2>3 3>2"},
+		{"nobody", nil, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			for _, p := range wallPlan(c.apps, c.isolate) {
+			for _, p := range wallPlan(c.apps) {
 				got = append(got, fmt.Sprintf("%d>%d", p.from, p.to))
 			}
 			if s := strings.Join(got, " "); s != c.want {
@@ -141,10 +147,10 @@ func (from served) check(t *testing.T, to served, want bool) {
 }
 
 func TestIsolatedSandboxesReachOnlyWhatTheyName(t *testing.T) {
-	n := newNetwork(t, func(c *Config) { c.Isolate = true })
-	web := serveEcho(attach(t, n, AttachOptions{Name: "web", Reaches: []string{"db"}})) // db comes later
-	other := serveEcho(attach(t, n, AttachOptions{Name: "other"}))
-	db := serveEcho(attach(t, n, AttachOptions{Name: "db"}))
+	n := newNetwork(t)
+	web := serveEcho(attach(t, n, AttachOptions{Name: "web", Isolate: true, Reaches: []string{"db"}})) // db comes later
+	other := serveEcho(attach(t, n, AttachOptions{Name: "other", Isolate: true}))
+	db := serveEcho(attach(t, n, AttachOptions{Name: "db", Isolate: true}))
 	web.check(t, db, true)
 	db.check(t, web, false)
 	web.check(t, other, false)
@@ -180,8 +186,8 @@ func TestGroups(t *testing.T) {
 
 func TestWhatLeavesAnIsolatedNetwork(t *testing.T) {
 	inet := internet(t)
-	n := newNetwork(t, func(c *Config) { c.Isolate = true })
-	app, e := attach(t, n, AttachOptions{Name: "web"})
+	n := newNetwork(t)
+	app, e := attach(t, n, AttachOptions{Name: "web", Isolate: true})
 	for _, a := range []string{inetV4, inetV6} {
 		if err := reachesTCP(app, at(a, portOf(inet.echoTCP("tcp", at(a, 0))))); err != nil {
 			t.Errorf("tcp to %s: %v", a, err)
@@ -210,15 +216,15 @@ func TestWhatLeavesAnIsolatedNetwork(t *testing.T) {
 
 // TestAnAddressThatIsUsedAgainOpensNothing has a sandbox take the address of one that another could reach.
 func TestAnAddressThatIsUsedAgainOpensNothing(t *testing.T) {
-	n := newNetwork(t, func(c *Config) { c.Isolate = true })
-	web := serveEcho(attach(t, n, AttachOptions{Name: "web", Reaches: []string{"db"}}))
-	db := serveEcho(attach(t, n, AttachOptions{Name: "db"}))
+	n := newNetwork(t)
+	web := serveEcho(attach(t, n, AttachOptions{Name: "web", Isolate: true, Reaches: []string{"db"}}))
+	db := serveEcho(attach(t, n, AttachOptions{Name: "db", Isolate: true}))
 	web.check(t, db, true)
 	was := db.IPv4()
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	other := serveEcho(attach(t, n, AttachOptions{Name: "other", IPv4: was}))
+	other := serveEcho(attach(t, n, AttachOptions{Name: "other", Isolate: true, IPv4: was}))
 	web.check(t, other, false)
 	other.check(t, web, false)
 	if err := n.thread.do(func() error {
@@ -237,9 +243,9 @@ func TestAnAddressThatIsUsedAgainOpensNothing(t *testing.T) {
 }
 
 func TestNamesOfSandboxesOutOfReach(t *testing.T) {
-	n := newNetwork(t, func(c *Config) { c.Isolate = true })
-	web, _ := attach(t, n, AttachOptions{Name: "web", Aliases: []string{"both"}, Reaches: []string{"db"}})
-	db, e := attach(t, n, AttachOptions{Name: "db", Aliases: []string{"both"}})
+	n := newNetwork(t)
+	web, _ := attach(t, n, AttachOptions{Name: "web", Isolate: true, Aliases: []string{"both"}, Reaches: []string{"db"}})
+	db, e := attach(t, n, AttachOptions{Name: "db", Isolate: true, Aliases: []string{"both"}})
 	w := n.endpointNamed("web")
 	reverse := func(e *Endpoint) string {
 		s, err := dns.ReverseAddr(e.IPv4().String())

@@ -13,15 +13,14 @@ const hostName = "host.whisk.internal"
 // names are the addresses that the network's own names stand for. Names are kept in lower case, without the last dot.
 type names struct {
 	network string // zone of the full names: app.network
-	isolate bool   // the network's; see mayReach
 
 	mu     sync.RWMutex
 	byName map[string][]*Endpoint // an alias may stand for several
 	byAddr map[netip.Addr]*Endpoint
 }
 
-func newNames(network string, isolate bool) *names {
-	return &names{network: canonical(network), isolate: isolate, byName: make(map[string][]*Endpoint), byAddr: make(map[netip.Addr]*Endpoint)}
+func newNames(network string) *names {
+	return &names{network: canonical(network), byName: make(map[string][]*Endpoint), byAddr: make(map[netip.Addr]*Endpoint)}
 }
 
 func canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
@@ -83,7 +82,7 @@ func (n *names) lookup(name string, asker *Endpoint) (v4, v6 []netip.Addr, ok bo
 		}
 	}
 	for _, e := range found {
-		if asker == nil || mayReach(asker, e, n.isolate) {
+		if asker == nil || mayReach(asker, e) {
 			v4, v6 = append(v4, e.v4), append(v6, e.v6)
 		}
 	}
@@ -102,7 +101,7 @@ func (n *names) reverse(a netip.Addr, asker *Endpoint) (string, bool) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	e := n.byAddr[a]
-	if e == nil || canonical(e.name) == "" || !mayReach(asker, e, n.isolate) {
+	if e == nil || canonical(e.name) == "" || !mayReach(asker, e) {
 		return "", false
 	}
 	if n.network == "" {

@@ -21,7 +21,6 @@ type Config struct {
 	IPv4       netip.Prefix // subnet, /8 to /29; see ChoosePrefixes. The router has its first address
 	IPv6       netip.Prefix // subnet, at most /112
 	Egress     string       // what sandboxes may reach outside, as config.ParseEgress reads it; empty: "all"
-	Isolate    bool         // sandboxes reach each other only as their AttachOptions.Reaches say
 	Log        *slog.Logger // nil: no log
 	ResolvConf string       // the host's resolv.conf(5); empty: /etc/resolv.conf
 	// OnFlow is told of each flow when it has ended or was denied; nil: nobody. It must not block, and is called by
@@ -81,7 +80,7 @@ func New(ctx context.Context, c Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Network{config: c, egress: egress, plan: p, log: c.Log, names: newNames(c.Name, c.Isolate), endpoints: make(map[netip.Addr]*Endpoint), nextIndex: indexFirst}
+	n := &Network{config: c, egress: egress, plan: p, log: c.Log, names: newNames(c.Name), endpoints: make(map[netip.Addr]*Endpoint), nextIndex: indexFirst}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
