@@ -71,6 +71,10 @@ func prepare() (dir string, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("building whisk: %w\n%s", err, out)
 	}
+	outside := exec.Command("go", "build", "-o", filepath.Join(dir, "outside"), "./internal/outside")
+	if out, err := outside.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("building the scripts' internet: %w\n%s", err, out)
+	}
 	images := exec.Command("testdata/images/build")
 	images.Stderr = os.Stderr
 	layout, err := images.Output()
