@@ -19,6 +19,9 @@ type AttachOptions struct {
 	Aliases []string   // more names, which several sandboxes may share
 	IPv4    netip.Addr // address wished for; the zero Addr: any
 	Egress  string     // what the sandbox may reach outside, as config.ParseEgress reads it; empty: as the network says
+	// HostPorts are ports of the host's loopback that the sandbox reaches on the gateway's addresses, over TCP and UDP. 53
+	// cannot be one.
+	HostPorts []uint16
 }
 
 // Endpoint is a sandbox's place on a network.
@@ -32,6 +35,8 @@ type Endpoint struct {
 	egress  config.Egress
 	known   knownNames
 	budget  nameBudget
+	// leaveHost ends what goes to the host's ports; nil without any.
+	leaveHost context.CancelFunc
 
 	mu        sync.Mutex
 	published []*Published
@@ -62,7 +67,12 @@ func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error
 		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
 	}
-	if err := n.link(e, a.NetNS); err != nil {
+	err = n.openHostPorts(e, a.HostPorts)
+	if err == nil {
+		err = n.link(e, a.NetNS)
+	}
+	if err != nil {
+		n.leaveHostPorts(e)
 		n.release(e)
 		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
@@ -169,6 +179,7 @@ func (e *Endpoint) Close() error {
 	e.closeOnce.Do(func() {
 		n := e.network
 		e.unpublish()
+		n.leaveHostPorts(e)
 		n.gate.endSource(e.v4, e.v6)
 		err := n.thread.do(func() error { return n.router.run(linkDelete(e.index)) })
 		if !linkGone(err) {

@@ -50,6 +50,9 @@ type Network struct {
 	dns         *nameServer
 	wg          sync.WaitGroup
 
+	hostMu    sync.Mutex
+	hostPorts map[uint16]*hostPort
+
 	mu        sync.Mutex
 	endpoints map[netip.Addr]*Endpoint // by IPv4 address
 	nextIndex int
@@ -173,6 +176,7 @@ func (n *Network) Close() error {
 		n.cancel()
 		for _, e := range all {
 			e.unpublish()
+			n.leaveHostPorts(e)
 		}
 		if n.dns != nil {
 			n.dns.close()
