@@ -86,7 +86,7 @@ func ParseEgressList(items []string) (Egress, error) {
 			e.Rules = append(e.Rules, r)
 		}
 	}
-	if r := e.Rules[0]; len(e.Rules) == 1 && r.String() == r.Name {
+	if r := e.Rules[0]; len(e.Rules) == 1 && r.String() == r.Name && !strings.Contains(r.Name, ".") {
 		// A list of one bare word is what a slip of the pen makes of the words.
 		if near := suggest(r.Name, egressWords()); near != "" {
 			return Egress{}, &EgressError{Text: r.Name, Reason: "it is neither " + egressChoice, Remedy: fmt.Sprintf("did you mean %q? A host of this name is tcp://%s", near, r.Name)}
@@ -112,8 +112,10 @@ func ParseEgressRule(s string) (EgressRule, error) {
 		return fail(errControl.Error(), "")
 	case strings.ContainsAny(s, " ,"):
 		return fail("a rule holds no blanks or commas", egressForms)
+	case slices.Contains(egressWords(), s):
+		return fail("it stands alone, not in a list", "")
 	case slices.Contains(egressWords(), strings.ToLower(s)):
-		return fail("it stands alone, not in a list, and in lower case", "")
+		return fail("it is written in lower case", "")
 	case s == "*":
 		return fail("there is no rule for every name", `write "all" or "internet" in place of the list`)
 	}
