@@ -162,10 +162,16 @@ func (n *Network) link(e *Endpoint, netns int) error {
 			err = n.router.await(e.index)
 		}
 		if err != nil {
-			return errors.Join(err, n.router.run(linkDelete(e.index)))
+			return errors.Join(err, n.unlink(e))
 		}
 		return nil
 	})
+}
+
+// unlink takes down what link has made. It runs on the router's thread.
+func (n *Network) unlink(e *Endpoint) error {
+	_ = n.router.run(sourceRules(unix.RTM_DELRULE, e.index, e.v6)...) // they stand in nobody's way without their link
+	return n.router.run(linkDelete(e.index))
 }
 
 // IPv4 returns the sandbox's IPv4 address.
@@ -182,7 +188,7 @@ func (e *Endpoint) Close() error {
 		e.unpublish()
 		n.leaveHostPorts(e)
 		n.gate.endSource(e.v4, e.v6)
-		err := n.thread.do(func() error { return n.router.run(linkDelete(e.index)) })
+		err := n.thread.do(func() error { return n.unlink(e) })
 		if !linkGone(err) {
 			e.closeErr = fmt.Errorf("detaching %q: %w", e.name, err)
 		}
