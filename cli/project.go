@@ -43,6 +43,9 @@ func projectSpecs(p *config.Project, names []string, ids func() string) ([]launc
 			continue
 		}
 		app.Mounts = slices.Clone(app.Mounts)
+		if app.HostPorts == nil {
+			app.HostPorts = p.HostPorts
+		}
 		for i, m := range app.Mounts {
 			if m.Kind == config.MountVolume && m.Source != "" {
 				app.Mounts[i].Source = volumeName(p, m.Source)

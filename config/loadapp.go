@@ -114,6 +114,11 @@ func appKeys() []key[appPlaces] {
 		}},
 		{"extra_hosts", func(d *decoder, n *node, a *appPlaces) { d.extraHosts(n, &a.app.ExtraHosts) }},
 		{"ready", func(d *decoder, n *node, a *appPlaces) { d.ready(n, &a.app.Ready) }},
+		{"egress", func(d *decoder, n *node, a *appPlaces) { d.egress(n, &a.app.Egress) }},
+		{"host_ports", func(d *decoder, n *node, a *appPlaces) {
+			a.app.HostPorts = []uint16{} // none is not the same as what the network says
+			d.hostPorts(n, &a.app.HostPorts)
+		}},
 	}
 }
 

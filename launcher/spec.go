@@ -18,7 +18,8 @@ type Spec struct {
 	App     config.App `json:"app"`
 	// Network is the network's name; "none" for loopback only. Each network has one keeper.
 	Network string `json:"network"`
-	// Egress is the policy of the network: "all" or "none". It is fixed by the first sandbox on a network.
+	// Egress is what the sandbox may reach outside, as config.ParseEgress reads it, where App.Egress says nothing; empty: as
+	// the network says, whose policy is that of its first sandbox, or "all".
 	Egress string `json:"egress"`
 	Remove bool   `json:"remove,omitempty"` // forget the sandbox when it has ended
 	Stdin  bool   `json:"stdin,omitempty"`  // keep standard input open

@@ -49,11 +49,12 @@ type tcpFlows struct {
 
 // tcpFlow is one connection. One goroutine has it from its SYN to its end.
 type tcpFlow struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	passed bool            // the host is connected: SYNs go on to the carrier
-	app    chan halfCloser // the app's half, once; nil if there will be none
-	done   chan struct{}   // closed when the flow has ended, and its peers know
+	ctx     context.Context
+	cancel  context.CancelFunc
+	verdict verdict
+	passed  bool            // the host is connected: SYNs go on to the carrier
+	app     chan halfCloser // the app's half, once; nil if there will be none
+	done    chan struct{}   // closed when the flow has ended, and its peers know
 }
 
 // tcpCarrier completes the app's half of connections and gives it to tcpFlows.join: kernelTCP, or netstack where the
@@ -120,8 +121,12 @@ func (t *tcpFlows) syn(p packet) {
 		<-t.chosen
 		t.carrier.syn(p.ip)
 	}
-	if f != nil || !t.gate.admit(p) {
-		return // known: a held SYN was sent again
+	if f != nil {
+		return // a held SYN was sent again
+	}
+	v, ok := t.gate.admit(p)
+	if !ok {
+		return
 	}
 
 	src := p.src.Addr()
@@ -132,7 +137,7 @@ func (t *tcpFlows) syn(p packet) {
 	}
 	t.dials++
 	t.bySource[src]++
-	f = &tcpFlow{app: make(chan halfCloser, 1), done: make(chan struct{})}
+	f = &tcpFlow{verdict: v, app: make(chan halfCloser, 1), done: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(t.gate.ctx)
 	t.flows[p.flow] = f
 	p.ip = bytes.Clone(p.ip) // the reader's buffer is used again
@@ -155,7 +160,7 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 		delete(t.bySource, p.src.Addr())
 	}
 	// The policy looked before; an address may have become the host's own since.
-	self := err == nil && ownAddress(host)
+	self := err == nil && ownAddress(host) && !f.verdict.host
 	if f.passed = err == nil && !self; !f.passed {
 		delete(t.flows, p.flow)
 	}
@@ -172,7 +177,7 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	}
 	t.carrier.syn(p.ip)
 	if app := t.awaitApp(f, p.flow); app != nil {
-		t.relay(f.ctx, app, host)
+		t.inspect(f, p, app, host)
 	} else {
 		reset(host)
 	}

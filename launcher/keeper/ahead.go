@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ func (s *server) goAhead(spec *launcher.Spec, wish netip.Addr) *ahead {
 			network <- made[*slirp.Network]{n, err}
 		}()
 	}
-	options := slirp.AttachOptions{Name: spec.App.Name, Aliases: append([]string{spec.ID}, spec.Aliases...), IPv4: wish}
+	options := slirp.AttachOptions{Name: spec.App.Name, Aliases: append([]string{spec.ID}, spec.Aliases...), IPv4: wish, Egress: cmp.Or(spec.App.Egress, spec.Egress), HostPorts: spec.App.HostPorts}
 	if options.Name == "" {
 		options.Name = spec.Name
 	}
