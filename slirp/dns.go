@@ -35,6 +35,7 @@ type nameServer struct {
 	gateway  [2]netip.Addr
 	subnets  [2]netip.Prefix
 	forward  bool // whether other names may leave
+	flowlog  *flowLog
 
 	ctx     context.Context
 	busy    chan struct{}
@@ -107,6 +108,7 @@ func (s *nameServer) serve(w dns.ResponseWriter, q *dns.Msg) {
 		}
 		m.Truncate(size)
 	}
+	s.flowlog.hear(w.RemoteAddr(), q, m)
 	if err := w.WriteMsg(m); err != nil && s.ctx.Err() == nil {
 		s.log.Debug("name not answered", "err", err)
 	}

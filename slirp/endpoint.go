@@ -114,6 +114,7 @@ func (n *Network) release(e *Endpoint) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.names.remove(e)
+	n.flowlog.forget(e)
 	delete(n.endpoints, e.v4)
 }
 

@@ -22,6 +22,7 @@ type gate struct {
 	egress  string
 	subnets [2]netip.Prefix
 	isHost  func(netip.Addr) bool
+	flowlog *flowLog
 
 	tcp  tcpFlows
 	udp  udpFlows
@@ -79,6 +80,7 @@ func (g *gate) admit(p packet) bool {
 		return true
 	case deny:
 		g.log.Debug("egress denied", "protocol", p.proto, "from", p.src, "to", p.dst)
+		g.flowlog.denied(p.flow, deniedBecause(g.egress))
 		if p.proto == protoTCP {
 			g.answer(resetPacket(p))
 		} else {
@@ -113,6 +115,7 @@ func (g *gate) close() {
 	g.udp.flows.close()
 	g.echo.flows.close()
 	g.wg.Wait() // relays reset both halves when the context ends
+	g.flowlog.close()
 	g.tcp.close()
 	g.up.close()
 }

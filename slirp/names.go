@@ -86,6 +86,13 @@ func (n *names) lookup(name string) (v4, v6 []netip.Addr, ok bool) {
 	return v4, v6, len(found) > 0
 }
 
+// endpoint finds the sandbox that has an address; nil if none has.
+func (n *names) endpoint(a netip.Addr) *Endpoint {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.byAddr[a]
+}
+
 // reverse finds the name of an address: app.network, which says more than app in a log.
 func (n *names) reverse(a netip.Addr) (string, bool) {
 	n.mu.RLock()

@@ -41,6 +41,7 @@ type Network struct {
 	router      *routeSocket // in the router namespace
 	host        *netlink.Handle
 	gate        *gate
+	flowlog     *flowLog
 	transparent *transparent
 	loops       *loops
 	names       *names
@@ -72,6 +73,7 @@ func New(ctx context.Context, c Config) (*Network, error) {
 		return nil, err
 	}
 	n := &Network{config: c, plan: p, log: c.Log, names: newNames(c.Name), endpoints: make(map[netip.Addr]*Endpoint), nextIndex: indexFirst}
+	n.flowlog = newFlowLog(n)
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -107,7 +109,7 @@ func (n *Network) open() (err error) {
 		return err
 	}
 	n.dns = &nameServer{log: n.log, names: n.names, resolver: resolver{path: n.config.ResolvConf},
-		gateway: [2]netip.Addr{n.plan.gw4, n.plan.gw6}, subnets: [2]netip.Prefix{n.plan.v4, n.plan.v6}, forward: n.config.Egress == "all"}
+		gateway: [2]netip.Addr{n.plan.gw4, n.plan.gw6}, subnets: [2]netip.Prefix{n.plan.v4, n.plan.v6}, forward: n.config.Egress == "all", flowlog: n.flowlog}
 	return n.thread.do(func() error {
 		if n.router, err = openRouteSocket(); err != nil {
 			return err
@@ -132,6 +134,7 @@ func (n *Network) open() (err error) {
 			fast = nil
 		}
 		n.gate = newGate(n.ctx, n.log, up, n.config.Egress, n.dns.subnets, n.isHost, fast, n.loops)
+		n.gate.flowlog = n.flowlog
 		return n.dns.listen(n.ctx)
 	})
 }
