@@ -128,11 +128,11 @@ func (c *call) learn(ctx context.Context, sources []*flowSource) (*learning, err
 		c.warn("no flow was seen that was allowed")
 	}
 	if l.Denied > 0 {
-		c.warnf("%d flows were denied, and are not learned", l.Denied)
+		c.warnf("flows left out, as they were denied: %d", l.Denied)
 		c.hint("whisk egress log --denied")
 	}
 	if n := l.Summed + l.Lost; n > 0 {
-		c.warnf("%d flows are missing from the list: they came too fast to be written down one by one", n)
+		c.warnf("flows left out, as they came too fast to be written down one by one: %d", n)
 	}
 	return l, nil
 }

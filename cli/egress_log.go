@@ -175,7 +175,7 @@ func (p *flowPrinter) cells(l *launcher.FlowLine) []string {
 	}
 	why := l.Why
 	if l.Verdict == launcher.FlowLost {
-		why = fmt.Sprintf("%d flows came too fast to be written down", l.Count)
+		why = fmt.Sprintf("came too fast to be written down: %d", l.Count)
 	} else if l.Count > 1 {
 		why = strings.TrimPrefix(fmt.Sprintf("%s (%d times)", why, l.Count), " ")
 	}

@@ -32,6 +32,7 @@ type FlowLine struct {
 	Verdict  string    `json:"verdict"`            // FlowAllowed, FlowDenied, FlowFailed or FlowLost
 	Protocol string    `json:"protocol,omitempty"` // "tcp", "udp" or "icmp" (ping); empty in a sum of several
 	Name     string    `json:"name,omitempty"`     // what the app's DNS had called the address; empty: nothing
+	Also     []string  `json:"also,omitempty"`     // further names of the address, which the app may have meant as well
 	Address  string    `json:"address,omitempty"`  // empty in a sum of several
 	Port     uint16    `json:"port,omitempty"`     // of TCP and UDP
 	Sent     int64     `json:"sent"`               // bytes of payload from the app

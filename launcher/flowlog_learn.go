@@ -27,7 +27,7 @@ type EgressNeed struct {
 }
 
 // LearnEgress works out the shortest lists of exact rules that would have allowed the flows of a log: the name where an
-// app went by one, else the address. apps are those that are asked about, also where they had no flow; with none it is
+// app went by one (each that it had asked for, where they share the address), else the address. apps are those that are asked about, also where they had no flow; with none it is
 // all that occur. What was denied is not learned: a list is not made longer by who tries.
 func LearnEgress(lines []FlowLine, apps []string) Learned {
 	l := Learned{Apps: map[string][]EgressNeed{}}
@@ -47,14 +47,14 @@ func LearnEgress(lines []FlowLine, apps []string) Learned {
 			l.Denied += line.Count
 			continue
 		}
-		need, ok := needOf(line)
-		if !ok {
+		needs := needsOf(line)
+		if needs == nil {
 			l.Summed += line.Count
 			continue
 		}
 		l.Flows += line.Count
-		l.Apps[line.App] = append(l.Apps[line.App], need)
-		l.Network = append(l.Network, need)
+		l.Apps[line.App] = append(l.Apps[line.App], needs...)
+		l.Network = append(l.Network, needs...)
 	}
 	l.Network = minimal(l.Network)
 	for app, needs := range l.Apps {
@@ -63,21 +63,27 @@ func LearnEgress(lines []FlowLine, apps []string) Learned {
 	return l
 }
 
-// needOf is the rule for one flow; false for a sum of several.
-func needOf(line *FlowLine) (EgressNeed, bool) {
+// needsOf are the rules for one flow; none for a sum of several. A flow has more than one where names share an address:
+// the app may have meant any of those that it asked for.
+func needsOf(line *FlowLine) []EgressNeed {
 	addr, err := netip.ParseAddr(line.Address)
 	if err != nil {
-		return EgressNeed{}, false
+		return nil
 	}
 	addr = addr.Unmap().WithZone("")
-	// A ping has no name in a rule, and not all that DNS carries is a host name.
-	if line.Protocol == "icmp" {
-		return EgressNeed{Protocol: line.Protocol, Addr: addr}, true
+	if line.Protocol == "icmp" { // a ping has no name in a rule
+		return []EgressNeed{{Protocol: line.Protocol, Addr: addr}}
 	}
-	if hostName(line.Name) {
-		return EgressNeed{Protocol: line.Protocol, Name: strings.ToLower(line.Name), Port: line.Port}, true
+	var needs []EgressNeed
+	for _, name := range append([]string{line.Name}, line.Also...) {
+		if hostName(name) { // not all that DNS carries is one
+			needs = append(needs, EgressNeed{Protocol: line.Protocol, Name: strings.ToLower(name), Port: line.Port})
+		}
 	}
-	return EgressNeed{Protocol: line.Protocol, Addr: addr, Port: line.Port}, true
+	if needs == nil {
+		needs = []EgressNeed{{Protocol: line.Protocol, Addr: addr, Port: line.Port}}
+	}
+	return needs
 }
 
 // hostName says whether a name can stand in a rule.

@@ -15,7 +15,8 @@ import (
 func flow(t *testing.T, text string) FlowLine {
 	t.Helper()
 	f := strings.Fields(text)
-	l := FlowLine{Time: time.Now(), App: f[0], Verdict: FlowAllowed, Name: strings.TrimPrefix(f[1], "-"), Count: 1}
+	names := strings.Split(strings.TrimPrefix(f[1], "-"), ",")
+	l := FlowLine{Time: time.Now(), App: f[0], Verdict: FlowAllowed, Name: names[0], Also: names[1:], Count: 1}
 	to, protocol, _ := strings.Cut(f[2], "/")
 	l.Protocol, l.Address = protocol, to
 	if i := strings.LastIndex(to, ":"); i >= 0 && protocol != "icmp" {
@@ -52,6 +53,12 @@ func TestLearnEgress(t *testing.T) {
 			flows:   "web api.example.com 192.0.2.1:443/tcp|web api.example.com 192.0.2.2:443/tcp|web - 192.0.2.1:443/tcp",
 			network: "api.example.com:443 192.0.2.1:443",
 			byApp:   map[string]string{"web": "api.example.com:443 192.0.2.1:443"},
+		},
+		{
+			name:    "names that share an address",
+			flows:   "web b.example.com,a.example.com 192.0.2.1:443/tcp",
+			network: "a.example.com:443 b.example.com:443",
+			byApp:   map[string]string{"web": "a.example.com:443 b.example.com:443"},
 		},
 		{
 			name:    "ports count",

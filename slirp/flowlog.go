@@ -22,6 +22,7 @@ type Flow struct {
 	Source   netip.AddrPort // the sandbox's address; a ping's identifier stands for the port
 	To       netip.AddrPort // the zero AddrPort in a sum of several destinations; a ping's port is 0
 	Name     string         // what the sandbox knows To as, from its own DNS; empty: it used the address
+	Also     []string       // what else it knows To as: several names may share an address, and which one it meant cannot be told
 	Sent     int64          // bytes of payload from the sandbox
 	Received int64          // bytes of payload to the sandbox
 	Denied   bool
@@ -74,7 +75,10 @@ func (l *flowLog) begin(f flow) *openFlow {
 }
 
 func (l *flowLog) describe(f flow) Flow {
-	d := Flow{Began: time.Now(), Protocol: "icmp", Source: f.src, To: f.dst, Name: l.net.nameOf(f.src.Addr(), f.dst.Addr()), Count: 1}
+	d := Flow{Began: time.Now(), Protocol: "icmp", Source: f.src, To: f.dst, Count: 1}
+	if names := l.net.namesOf(f.src.Addr(), f.dst.Addr()); len(names) > 0 {
+		d.Name, d.Also = names[0], names[1:]
+	}
 	switch f.proto {
 	case protoTCP:
 		d.Protocol = "tcp"

@@ -3,21 +3,27 @@ package slirp
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/miekg/dns"
 )
 
-// maxHeard bounds the addresses that are remembered for one sandbox: an app can ask for as many names as it likes.
-const maxHeard = 2048
+const (
+	// maxHeard bounds the addresses that are remembered for one sandbox: an app can ask for as many names as it likes.
+	maxHeard = 2048
 
-// nameOf is what the sandbox with address src calls dst: the name that its own DNS answered with that address, the last
-// one if there were several; empty if there was none.
-func (n *Network) nameOf(src, dst netip.Addr) string {
+	// maxNames bounds the names of one address. Large sites share theirs.
+	maxNames = 16
+)
+
+// namesOf is what the sandbox with address src calls dst: the names that its own DNS answered with that address, the
+// last one first.
+func (n *Network) namesOf(src, dst netip.Addr) []string {
 	if n.flowlog == nil {
-		return ""
+		return nil
 	}
-	return n.flowlog.heard.name(n.names.endpoint(src), dst)
+	return n.flowlog.heard.find(n.names.endpoint(src), dst)
 }
 
 // heardNames are the names that the answers of the name server gave addresses, for each sandbox.
@@ -28,8 +34,8 @@ type heardNames struct {
 
 // heard is one sandbox's. When it is full, what was heard first is forgotten.
 type heard struct {
-	names map[netip.Addr]string
-	order []netip.Addr // a ring
+	names map[netip.Addr][]string // the last one first
+	order []netip.Addr            // a ring
 	next  int
 }
 
@@ -68,7 +74,7 @@ func (h *heardNames) note(e *Endpoint, a netip.Addr, name string) {
 	}
 	own := h.of[e]
 	if own == nil {
-		own = &heard{names: make(map[netip.Addr]string)}
+		own = &heard{names: make(map[netip.Addr][]string)}
 		h.of[e] = own
 	}
 	if _, known := own.names[a]; !known {
@@ -80,16 +86,18 @@ func (h *heardNames) note(e *Endpoint, a netip.Addr, name string) {
 			own.next = (own.next + 1) % maxHeard
 		}
 	}
-	own.names[a] = name
+	// A new slice: who has found the old one keeps it.
+	all := append([]string{name}, slices.DeleteFunc(slices.Clone(own.names[a]), func(s string) bool { return s == name })...)
+	own.names[a] = all[:min(len(all), maxNames)]
 }
 
-func (h *heardNames) name(e *Endpoint, a netip.Addr) string {
+func (h *heardNames) find(e *Endpoint, a netip.Addr) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if own := h.of[e]; own != nil {
 		return own.names[a.Unmap()]
 	}
-	return ""
+	return nil
 }
 
 // forget drops what a sandbox has heard that leaves.

@@ -173,8 +173,14 @@ func testFlows(t *testing.T, userMode bool) {
 		if f := flows.one(t, a, "web", "tcp"); f.Name != "big.example.org" {
 			t.Errorf("got %+v, want the name that its DNS was asked for", f)
 		}
-		if name := n.nameOf(n.endpointNamed("db").IPv4(), netip.MustParseAddr(inetV4)); name != "" {
-			t.Errorf("another sandbox knows the address as %q, want by no name: it has not asked", name)
+		ask(t, app, n, "tcp4", "big.example.net", dns.TypeA)
+		b := inet.echoTCP("tcp", at(inetV4, 0)).String()
+		app.mustDial("tcp", b).Close()
+		if f := flows.one(t, b, "web", "tcp"); f.Name != "big.example.net" || len(f.Also) != 1 || f.Also[0] != "big.example.org" {
+			t.Errorf("got %+v, want both names, the last one first", f)
+		}
+		if names := n.namesOf(n.endpointNamed("db").IPv4(), netip.MustParseAddr(inetV4)); len(names) > 0 {
+			t.Errorf("another sandbox knows the address as %q, want by no name: it has not asked", names)
 		}
 	})
 	t.Run("UDP and ping", func(t *testing.T) {
@@ -315,10 +321,17 @@ func TestWhatIsHeardIsBounded(t *testing.T) {
 	if len(h.of[e].names) != maxHeard || len(h.of[e].order) != maxHeard {
 		t.Errorf("%d names in an order of %d, want %d", len(h.of[e].names), len(h.of[e].order), maxHeard)
 	}
-	if got := h.name(e, addr(0)); got != "" {
+	if got := h.find(e, addr(0)); len(got) > 0 {
 		t.Errorf("the oldest: got %q, want it forgotten", got)
 	}
-	if got := h.name(e, addr(3*maxHeard/2-1)); got != fmt.Sprint(3*maxHeard/2-1) {
+	newest := addr(3*maxHeard/2 - 1)
+	if got := h.find(e, newest); len(got) != 1 || got[0] != fmt.Sprint(3*maxHeard/2-1) {
 		t.Errorf("the newest: got %q", got)
+	}
+	for i := range 100 {
+		h.note(e, newest, fmt.Sprint("name", i%20))
+	}
+	if got := h.find(e, newest); len(got) != maxNames || got[0] != "name19" || got[maxNames-1] != "name4" {
+		t.Errorf("an address with many names: got %q, want the last %d", got, maxNames)
 	}
 }

@@ -109,7 +109,7 @@ func (l *flowLog) close() {
 func flowLine(f *slirp.Flow) launcher.FlowLine {
 	line := launcher.FlowLine{
 		Time: f.Ended.UTC(), Began: f.Began.UTC(), App: f.App, Verdict: launcher.FlowAllowed, Protocol: f.Protocol,
-		Name: f.Name, Port: f.To.Port(), Sent: f.Sent, Received: f.Received, Why: f.Why, Count: f.Count,
+		Name: f.Name, Also: f.Also, Port: f.To.Port(), Sent: f.Sent, Received: f.Received, Why: f.Why, Count: f.Count,
 	}
 	if f.To.IsValid() {
 		line.Address = f.To.Addr().String()
