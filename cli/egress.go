@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/whisk-sandbox/whisk/config"
@@ -34,7 +33,7 @@ type flowSource struct {
 }
 
 // flowSources are the logs of the sandboxes that words name, or the one of the project. Apps of the project that file
-// describes need not have a sandbox any more: down leaves their flows to be read.
+// describes need not have a sandbox any more, as down leaves their flows to be read; and a network can be named.
 func (c *call) flowSources(words []string, file string) ([]*flowSource, error) {
 	p, err := c.loadProject(file)
 	if err != nil && (file != "" || len(words) == 0) {
@@ -44,7 +43,7 @@ func (c *call) flowSources(words []string, file string) ([]*flowSource, error) {
 		return nil, err
 	}
 	if len(words) == 0 {
-		return []*flowSource{projectFlows(c.dirs, p.Name)}, nil
+		return []*flowSource{networkFlows(c.dirs, p.Name)}, nil
 	}
 	project := ""
 	if err == nil {
@@ -53,9 +52,14 @@ func (c *call) flowSources(words []string, file string) ([]*flowSource, error) {
 	var sources []*flowSource
 	for _, word := range words {
 		s, err := c.flowSource(word, project)
-		if e, ok := errors.AsType[*launcher.Error](err); ok && e.Kind == launcher.KindNotFound && hasApp(p, word) {
-			s, err = projectFlows(c.dirs, p.Name), nil
-			s.apps = []string{word}
+		if e, ok := errors.AsType[*launcher.Error](err); ok && e.Kind == launcher.KindNotFound {
+			switch {
+			case hasApp(p, word):
+				s, err = networkFlows(c.dirs, p.Name), nil
+				s.apps = []string{word}
+			case config.ValidName(word) == nil && launcher.HasEgressLog(c.dirs, word):
+				s, err = networkFlows(c.dirs, word), nil
+			}
 		}
 		if err != nil {
 			return nil, err
@@ -65,14 +69,17 @@ func (c *call) flowSources(words []string, file string) ([]*flowSource, error) {
 			sources = append(sources, s)
 			continue
 		}
-		sources[i].apps = append(sources[i].apps, s.apps...)
-		sources[i].ids = append(sources[i].ids, s.ids...)
+		if other := sources[i]; len(s.apps) == 0 || len(other.apps) == 0 {
+			other.apps, other.ids = nil, nil // one of the words is the whole network
+		} else {
+			other.apps, other.ids = append(other.apps, s.apps...), append(other.ids, s.ids...)
+		}
 	}
 	return sources, nil
 }
 
-func projectFlows(d launcher.Dirs, project string) *flowSource {
-	return &flowSource{network: project, file: d.EgressLog(project)}
+func networkFlows(d launcher.Dirs, network string) *flowSource {
+	return &flowSource{network: network, file: d.EgressLog(network)}
 }
 
 func hasApp(p *config.Project, name string) bool {
@@ -90,7 +97,7 @@ func (c *call) flowSource(word, project string) (*flowSource, error) {
 	}
 	s := &flowSource{network: r.KeeperName(), file: r.EgressLog(c.dirs), apps: []string{r.NetworkName()}, ids: []string{r.ID}}
 	if r.Private() {
-		s.label = fmt.Sprint(displayName(r))
+		s.label = displayName(r)
 	}
 	return s, nil
 }

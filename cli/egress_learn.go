@@ -25,7 +25,8 @@ func (*egressLearnCmd) Help() string {
 	return `The project is started in the foreground with egress open, whatever whisk.toml
 says, until ctrl-c or until all apps have ended. Then the shortest list is
 printed that would have allowed what they reached, for the network and for each
-app. A project that runs already is left alone, and its log read.
+app, and the sandboxes are removed. A project that runs already is left alone,
+and its log read.
 
 What was denied is not learned. Look at the list before you trust it: it allows
 what the apps did, not what they should do.
@@ -40,12 +41,7 @@ func (l *egressLearnCmd) run(ctx context.Context, c *call) error {
 	if err != nil && (!errors.Is(err, config.ErrNoProject) || len(l.Apps) == 0) {
 		return err
 	}
-	switch {
-	case l.FromLog || p == nil:
-	case c.anyRuns(p.Name):
-		c.warnf("project %q runs already: learning from its log", p.Name)
-		c.closedNote(p.Name)
-	default:
+	if !l.FromLog && p != nil {
 		if err := c.runOpen(ctx, p, l.Apps); err != nil {
 			return err
 		}
@@ -65,15 +61,30 @@ func (l *egressLearnCmd) run(ctx context.Context, c *call) error {
 	return learned.write(c.out, p, len(l.Apps) == 0)
 }
 
-// runOpen is up in the foreground with egress open. Standard output is for the list.
+// runOpen is up in the foreground with egress open, and then down: a sandbox that could be started again would be open
+// again. Standard output is for the list. What runs already is left alone.
 func (c *call) runOpen(ctx context.Context, p *config.Project, apps []string) error {
+	records, err := projectRecords(c.dirs, p.Name)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(records, func(r *launcher.Record) bool { return r.State == launcher.Running }) {
+		c.warnf("project %q runs already: learning from its log", p.Name)
+		c.closedNote(records)
+		return nil
+	}
+	if len(records) > 0 {
+		return usage("whisk down, or whisk egress learn --from-log", "project %q has sandboxes that are stopped, which learning would take the place of", p.Name)
+	}
 	aside := *c
 	aside.out = c.err
-	err := aside.up(ctx, openEgress(p), &upCmd{Pull: "missing", Apps: apps})
-	if _, ended := errors.AsType[status](err); ended {
-		return nil // ctrl-c, or an app that has failed, which was told
+	open := openEgress(p)
+	err = aside.up(ctx, open, &upCmd{Pull: "missing", Apps: apps})
+	if _, ended := errors.AsType[status](err); err != nil && !ended {
+		return err
 	}
-	return err
+	// It has ended by itself, by ctrl-c, or with an app that has failed, which was told.
+	return aside.down(ctx, open, nil, false)
 }
 
 // openEgress is a project that may reach everything.
@@ -84,11 +95,7 @@ func openEgress(p *config.Project) *config.Project {
 }
 
 // closedNote says that a log cannot tell all, as the network was not open.
-func (c *call) closedNote(project string) {
-	records, err := projectRecords(c.dirs, project)
-	if err != nil {
-		return // the log can be read all the same
-	}
+func (c *call) closedNote(records []*launcher.Record) {
 	if i := slices.IndexFunc(records, func(r *launcher.Record) bool { return r.Egress != "" && r.Egress != "all" }); i >= 0 {
 		c.warnf("its egress is not open: what it was denied is not learned")
 		c.hint("whisk down, then whisk egress learn")

@@ -21,13 +21,14 @@ type egressLogCmd struct {
 	Denied    bool     `help:"Only what was denied."`
 	JSON      bool     `name:"json" help:"Print a JSON document a line."`
 	File      string   `placeholder:"FILE" help:"The project's whisk.toml."`
-	Sandboxes []string `arg:"" optional:"" name:"sandbox" placeholder:"[SANDBOX…]" help:"Sandboxes or apps; without one all that is on the project's network."`
+	Sandboxes []string `arg:"" optional:"" name:"sandbox" placeholder:"[SANDBOX…]" help:"Sandboxes, apps or networks; without one all that is on the project's network."`
 }
 
 // Help is what kong shows below the flags.
 func (*egressLogCmd) Help() string {
 	return `A flow is shown when it has ended, or at once where it is denied. NAME is what
-the app's DNS had called the address; a flow without one went to a bare address.
+the app's DNS had called the address, (+1) that it was asked for another name of
+the same address, too; a flow without a name went to a bare address.
 SENT and RECEIVED are bytes of payload. The log of a project outlives down, and
 begins anew with up.
 
@@ -179,7 +180,11 @@ func (p *flowPrinter) cells(l *launcher.FlowLine) []string {
 	} else if l.Count > 1 {
 		why = strings.TrimPrefix(fmt.Sprintf("%s (%d times)", why, l.Count), " ")
 	}
-	cells := []string{l.Time.In(p.zone).Format(time.DateTime), l.App, l.Verdict, l.Protocol, l.Name, address, size(l.Sent), size(l.Received), why}
+	name := l.Name
+	if len(l.Also) > 0 {
+		name = fmt.Sprintf("%s (+%d)", name, len(l.Also))
+	}
+	cells := []string{l.Time.In(p.zone).Format(time.DateTime), l.App, l.Verdict, l.Protocol, name, address, size(l.Sent), size(l.Received), why}
 	for i, cell := range cells {
 		if cell == "" && i < len(cells)-1 {
 			cells[i] = "-"

@@ -66,6 +66,12 @@ func (s *Spec) EgressLog(d Dirs) string {
 	return d.EgressLog(s.KeeperName())
 }
 
+// HasEgressLog says whether there is a network of this name whose flows have been written down.
+func HasEgressLog(d Dirs, network string) bool {
+	_, err := os.Stat(d.EgressLog(network))
+	return err == nil
+}
+
 // RemoveEgressLog forgets the flows of a network. It is an error if a keeper holds the network.
 func RemoveEgressLog(d Dirs, network string) error {
 	if Held(d, network) {
