@@ -13,6 +13,9 @@
 //	                 │              ◀─ connect ─────┼───────┼─ Published ◀────────────┼── listens
 //	                 └──────────────────────────────┘       └─────────────────────────┘
 //
+// TCP is in that picture for its first packet only. kernelTCP leaves connections to the kernel, and loops join the halves;
+// netstack, gVisor's stack, takes its place where the kernel cannot.
+//
 // What goes from app to app never leaves the kernel. What leaves the network is a flow, decided on by decide and nothing
 // else, and dialled from the host, so that a change of the host's networks needs nothing here.
 //

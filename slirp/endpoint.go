@@ -127,6 +127,7 @@ func (n *Network) link(e *Endpoint, netns int) error {
 		err := n.router.run(routerSide(n.plan, e.index, e.v4, e.v6)...)
 		if err == nil {
 			err = n.thread.in(netns, func() error {
+				plainCongestion()
 				s, err := openRouteSocket()
 				if err != nil {
 					return err

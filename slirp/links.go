@@ -262,3 +262,10 @@ func forwardIPv6() error {
 	}
 	return nil
 }
+
+// plainCongestion chooses Reno (RFC 5681) for the connections of the calling thread's namespace. They end on this machine,
+// where nothing is lost or delayed; what the host has chosen for the world may be slow here: BBR paces by timers.
+// Reno is in every kernel. A failure leaves the host's choice.
+func plainCongestion() {
+	_ = os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte("reno"), 0)
+}

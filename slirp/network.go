@@ -117,6 +117,7 @@ func (n *Network) open() (err error) {
 		if err := n.router.run(routerPlan(n.plan)...); err != nil {
 			return err
 		}
+		plainCongestion()
 		if err := forwardIPv6(); err != nil {
 			n.log.Warn("sandboxes have no IPv6 beyond themselves", "err", err)
 		}

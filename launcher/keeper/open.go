@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whisk-sandbox/whisk/config"
+	"github.com/whisk-sandbox/whisk/internal/wall"
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/userns"
 )
@@ -144,7 +145,7 @@ type bornConn struct {
 // passOn picks the variables that a keeper needs; the rest of the caller's environment is none of its business.
 func passOn() []string {
 	var env []string
-	for _, name := range []string{"HOME", "PATH", "TMPDIR", "LANG", "GOCOVERDIR", "WHISK_TEST_ID"} {
+	for _, name := range append(wall.Environment(), "HOME", "PATH", "TMPDIR", "LANG", "GOCOVERDIR", "WHISK_TEST_ID") {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}
