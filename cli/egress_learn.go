@@ -51,7 +51,7 @@ func (l *egressLearnCmd) run(ctx context.Context, c *call) error {
 		return err
 	}
 	c.awaitFlows(ctx, sources)
-	learned, err := c.learn(ctx, sources)
+	learned, err := c.learn(ctx, sources, l.Apps)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,8 @@ type learning struct {
 	private map[string]bool // those that are sandboxes with a network of their own, and no apps
 }
 
-func (c *call) learn(ctx context.Context, sources []*flowSource) (*learning, error) {
+// learn reads the logs, which were named by words, and says what is not learned from them.
+func (c *call) learn(ctx context.Context, sources []*flowSource, words []string) (*learning, error) {
 	l := &learning{private: map[string]bool{}}
 	var lines []launcher.FlowLine
 	var apps []string
@@ -136,7 +137,7 @@ func (c *call) learn(ctx context.Context, sources []*flowSource) (*learning, err
 	}
 	if l.Denied > 0 {
 		c.warnf("flows left out, as they were denied: %d", l.Denied)
-		c.hint("whisk egress log --denied")
+		c.hint(strings.Join(append([]string{"whisk egress log --denied"}, words...), " "))
 	}
 	if n := l.Summed + l.Lost; n > 0 {
 		c.warnf("flows left out, as they came too fast to be written down one by one: %d", n)
