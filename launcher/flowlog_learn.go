@@ -27,7 +27,7 @@ type EgressNeed struct {
 }
 
 // LearnEgress works out the shortest lists of exact rules that would have allowed the flows of a log: the name where an
-// app went by one (each that it had asked for, where they share the address), else the address. apps are those that are asked about, also where they had no flow; with none it is
+// app went by one (each that it had asked for, where they share the address), else the address; both, where that is not a public one. apps are those that are asked about, also where they had no flow; with none it is
 // all that occur. What was denied is not learned: a list is not made longer by who tries.
 func LearnEgress(lines []FlowLine, apps []string) Learned {
 	l := Learned{Apps: map[string][]EgressNeed{}}
@@ -80,11 +80,21 @@ func needsOf(line *FlowLine) []EgressNeed {
 			needs = append(needs, EgressNeed{Protocol: line.Protocol, Name: strings.ToLower(name), Port: line.Port})
 		}
 	}
-	if needs == nil {
-		needs = []EgressNeed{{Protocol: line.Protocol, Addr: addr, Port: line.Port}}
+	// A name opens public addresses only (whoever answers for it could point it anywhere); without the name, though, the
+	// app would not be told the address.
+	if needs == nil || !public(addr) {
+		needs = append(needs, EgressNeed{Protocol: line.Protocol, Addr: addr, Port: line.Port})
 	}
 	return needs
 }
+
+// public says whether an address is one of the internet's.
+func public(a netip.Addr) bool {
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !carrierGrade.Contains(a)
+}
+
+// carrierGrade are the addresses of providers' own networks, RFC 6598.
+var carrierGrade = netip.MustParsePrefix("100.64.0.0/10")
 
 // hostName says whether a name can stand in a rule.
 func hostName(name string) bool {

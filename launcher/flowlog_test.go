@@ -55,6 +55,12 @@ func TestLearnEgress(t *testing.T) {
 			byApp:   map[string]string{"web": "api.example.com:443 192.0.2.1:443"},
 		},
 		{
+			name:    "a name of the LAN's needs its address, too",
+			flows:   "web nas.home.arpa 192.168.1.9:445/tcp|web nas.home.arpa [fd00::9]:445/tcp|web vpn.example.com 100.64.0.1:443/tcp",
+			network: "nas.home.arpa:445 vpn.example.com:443 100.64.0.1:443 192.168.1.9:445 [fd00::9]:445",
+			byApp:   map[string]string{"web": "nas.home.arpa:445 vpn.example.com:443 100.64.0.1:443 192.168.1.9:445 [fd00::9]:445"},
+		},
+		{
 			name:    "names that share an address",
 			flows:   "web b.example.com,a.example.com 192.0.2.1:443/tcp",
 			network: "a.example.com:443 b.example.com:443",

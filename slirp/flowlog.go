@@ -121,13 +121,14 @@ func (o *openFlow) fail(err error) {
 	}
 }
 
-// deny ends a flow that the policy has refused after all.
+// deny notes that the policy has refused the flow after all, and why.
 func (o *openFlow) deny(why string) {
-	if o != nil {
-		o.flow.Denied = true
-		o.fail(errors.New(why))
-		o.end()
+	if o == nil {
+		return
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.flow.Denied, o.why = true, why
 }
 
 // end tells of the flow. It is called once, when nothing more is counted.
@@ -135,11 +136,11 @@ func (o *openFlow) end() {
 	if o == nil {
 		return
 	}
-	f := o.flow
-	f.Ended, f.Sent, f.Received = time.Now(), o.sent.Load(), o.received.Load()
 	o.mu.Lock()
+	f := o.flow
 	f.Why = o.why
 	o.mu.Unlock()
+	f.Ended, f.Sent, f.Received = time.Now(), o.sent.Load(), o.received.Load()
 	switch {
 	case f.Received > 0 && !f.Denied:
 		f.Why = "" // it was there; an error at its end is the app's to see

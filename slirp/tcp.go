@@ -145,6 +145,7 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	defer close(f.done)
 	defer f.cancel()
 	log := t.gate.flowlog.begin(p.flow)
+	defer log.end()
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	c, err := d.DialContext(f.ctx, "tcp", p.dst.String())
 	host, _ := c.(*net.TCPConn)
@@ -166,7 +167,6 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	case err != nil:
 		t.refuse(p, err)
 		log.fail(err)
-		log.end()
 		return
 	case self:
 		host.Close()
@@ -174,7 +174,6 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 		log.deny(deniedBecause(t.gate.egress))
 		return
 	}
-	defer log.end()
 	t.carrier.syn(p.ip)
 	if app := t.awaitApp(f, p.flow); app != nil {
 		log.count(t.relay(f.ctx, app, host))
