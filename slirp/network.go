@@ -44,6 +44,7 @@ type Network struct {
 	router      *routeSocket // in the router namespace
 	host        *netlink.Handle
 	gate        *gate
+	flowlog     *flowLog
 	transparent *transparent
 	loops       *loops
 	names       *names
@@ -82,6 +83,7 @@ func New(ctx context.Context, c Config) (*Network, error) {
 		return nil, err
 	}
 	n := &Network{config: c, egress: egress, plan: p, log: c.Log, names: newNames(c.Name), endpoints: make(map[netip.Addr]*Endpoint), nextIndex: indexFirst}
+	n.flowlog = newFlowLog(n)
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -140,6 +142,7 @@ func (n *Network) open() (err error) {
 			fast = nil
 		}
 		n.gate = newGate(n.ctx, n.log, up, n.names, n.dns.subnets, n.isHost, fast, n.loops)
+		n.gate.flowlog = n.flowlog
 		return n.dns.listen(n.ctx)
 	})
 }

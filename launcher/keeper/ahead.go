@@ -35,10 +35,7 @@ func (s *server) goAhead(spec *launcher.Spec, wish netip.Addr) *ahead {
 			network <- made[*slirp.Network]{n, err}
 		}()
 	}
-	options := slirp.AttachOptions{Name: spec.App.Name, Aliases: append([]string{spec.ID}, spec.Aliases...), IPv4: wish, Egress: cmp.Or(spec.App.Egress, spec.Egress), HostPorts: spec.App.HostPorts}
-	if options.Name == "" {
-		options.Name = spec.Name
-	}
+	options := slirp.AttachOptions{Name: spec.NetworkName(), Aliases: append([]string{spec.ID}, spec.Aliases...), IPv4: wish, Egress: cmp.Or(spec.App.Egress, spec.Egress), HostPorts: spec.App.HostPorts}
 	if h := spec.App.Hostname; h != "" && h != options.Name {
 		options.Aliases = append(options.Aliases, h)
 	}
