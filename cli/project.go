@@ -53,7 +53,7 @@ func projectSpecs(p *config.Project, names []string, ids func() string) ([]launc
 		}
 		specs = append(specs, launcher.Spec{
 			Version: launcher.SpecVersion, ID: ids(), Name: p.Name + "-" + app.Name, Project: p.Name,
-			App: app, Network: p.Name, Egress: p.Egress,
+			App: app, Network: p.Name, Egress: p.Egress, Isolate: p.Isolate,
 		})
 	}
 	return specs, nil

@@ -26,6 +26,7 @@ type sandboxFlags struct {
 	Publish      []string `group:"Network" short:"p" sep:"none" placeholder:"[IP:]HOST:APP" help:"Forward a host port, or a range, to the app; add /udp for UDP. Host port 0 picks a free one."`
 	Network      string   `group:"Network" placeholder:"NAME" help:"Network to join, or none for loopback only; without it the sandbox has one of its own."`
 	NetworkAlias []string `group:"Network" sep:"none" placeholder:"NAME" help:"Further name for the sandbox on its network."`
+	Link         []string `group:"Network" sep:"none" placeholder:"NAME" help:"Reach another sandbox of the network by that name, where one of the two is isolated."`
 	Hostname     string   `group:"Network" short:"h" placeholder:"NAME" help:"Host name in the sandbox."`
 	AddHost      []string `group:"Network" sep:"none" placeholder:"NAME:IP" help:"Add a line to /etc/hosts; host-gateway stands for this machine."`
 	Egress       []string `group:"Network" sep:"none" placeholder:"POLICY" help:"What the sandbox may reach beyond its network: all, internet, none, or rules such as api.example.com:443 and 10.0.0.0/8. Without it, what its network allows, or all."`
@@ -201,6 +202,15 @@ func (f *sandboxFlags) network(spec *launcher.Spec, _ surroundings) error {
 		if err := config.ValidHostname(alias); err != nil {
 			return flagFault("--network-alias", err)
 		}
+	}
+	if len(f.Link) > 0 && (spec.Network == spec.ID || spec.Network == "none") {
+		return usage("add --network NAME", "--link: a sandbox on a network of its own has nobody to reach")
+	}
+	for _, name := range f.Link {
+		if err := config.ValidHostname(name); err != nil {
+			return flagFault("--link", err)
+		}
+		spec.App.Links = append(spec.App.Links, name)
 	}
 	if f.Hostname != "" {
 		if err := config.ValidHostname(f.Hostname); err != nil {

@@ -44,6 +44,7 @@ func TestSpecOfFlags(t *testing.T) {
 		"run --network shop --network-alias cart --add-host db:10.0.0.1 --add-host gw:host-gateway --egress none busybox",
 		"run --egress api.example.com,*.Example.org:443 --egress udp://192.0.2.53:53 --host-port 5432 busybox",
 		"run --network shop busybox",
+		"run --network shop --link db --link cache busybox",
 		"run --cap-add net_admin --cap-drop ALL --ulimit nofile=1024:2048 --ulimit core=-1 -m 512m --cpus 1.5 --pids-limit 100 busybox",
 		"run --pids-limit -1 --memory 0 busybox",
 		"run --security-opt no-new-privileges --security-opt seccomp=unconfined busybox",

@@ -35,6 +35,9 @@ type App struct {
 	Restart     Restart
 	ExtraHosts  []Host
 	DependsOn   []string // names of apps that must be ready first
+	Links       []string // names of apps that it reaches, besides DependsOn, where its network isolates
+	Networks    []string // groups of its network; apps reach each other if they share one; empty: "default"
+	Aliases     []string // further names on its network, in lower case
 	Ready       *Ready   // nil: ready as soon as it runs
 	// Egress is what the app may reach outside its network, as ParseEgress reads it; empty: as the network says.
 	Egress string
@@ -111,7 +114,9 @@ type Project struct {
 	Egress string // what the apps may reach outside their network, as ParseEgress reads it; default "all"
 	// HostPorts are ports of the host's loopback that the apps reach as host.whisk.internal.
 	HostPorts []uint16
-	Volumes   []Volume
+	// Isolate keeps the apps from each other, but for what DependsOn and Links say.
+	Isolate bool
+	Volumes []Volume
 }
 
 // Volume is a table [volume.NAME].

@@ -167,6 +167,7 @@ func fileKeys() []key[loader] {
 func networkKeys() []key[Project] {
 	return []key[Project]{
 		{"egress", func(d *decoder, n *node, p *Project) { d.egress(n, &p.Egress) }},
+		{"isolate", func(d *decoder, n *node, p *Project) { d.boolean(n, "isolate", &p.Isolate) }},
 		{"host_ports", func(d *decoder, n *node, p *Project) { d.hostPorts(n, &p.HostPorts) }},
 	}
 }

@@ -161,11 +161,14 @@ func (s *nameServer) answer(q *dns.Msg, e *Endpoint) *dns.Msg {
 	if question.Qclass != dns.ClassINET {
 		return failure(q, dns.RcodeRefused)
 	}
-	if v4, v6, ok := s.lookup(name); ok {
+	if v4, v6, ok := s.lookup(name, e); ok {
+		if len(v4) == 0 {
+			return prohibitedName(q, "the app may not reach it")
+		}
 		return addresses(q, v4, v6)
 	}
 	if a, ok := reverseName(name); ok && (s.subnets[0].Contains(a) || s.subnets[1].Contains(a)) {
-		return s.pointer(q, a)
+		return s.pointer(q, a, e)
 	}
 	if name == "whisk.internal" || strings.HasSuffix(name, ".whisk.internal") {
 		return failure(q, dns.RcodeNameError)
@@ -173,11 +176,11 @@ func (s *nameServer) answer(q *dns.Msg, e *Endpoint) *dns.Msg {
 	return s.forbid(q, e)
 }
 
-func (s *nameServer) lookup(name string) (v4, v6 []netip.Addr, ok bool) {
+func (s *nameServer) lookup(name string, e *Endpoint) (v4, v6 []netip.Addr, ok bool) {
 	if name == hostName {
 		return s.gateway[:1], s.gateway[1:], true
 	}
-	return s.names.lookup(name)
+	return s.names.lookup(name, e)
 }
 
 // addresses answers with records of the type asked for; other types exist, and are empty (NODATA).
@@ -199,8 +202,8 @@ func addresses(q *dns.Msg, v4, v6 []netip.Addr) *dns.Msg {
 	return m
 }
 
-func (s *nameServer) pointer(q *dns.Msg, a netip.Addr) *dns.Msg {
-	name, ok := s.names.reverse(a)
+func (s *nameServer) pointer(q *dns.Msg, a netip.Addr, e *Endpoint) *dns.Msg {
+	name, ok := s.names.reverse(a, e)
 	if a == s.gateway[0] || a == s.gateway[1] {
 		name, ok = hostName, true
 	}

@@ -22,6 +22,12 @@ type AttachOptions struct {
 	// HostPorts are ports of the host's loopback that the sandbox reaches on the gateway's addresses, over TCP and UDP. 53
 	// cannot be one.
 	HostPorts []uint16
+	// Groups the sandbox is in, of which two must share one to reach each other; none: the group "default".
+	Groups []string
+	// Isolate has the sandbox reach only those it names in Reaches, and be reached only by those that name it in theirs.
+	Isolate bool
+	// Reaches are names and aliases of sandboxes, which need not have joined yet.
+	Reaches []string
 }
 
 // Endpoint is a sandbox's place on a network.
@@ -32,6 +38,9 @@ type Endpoint struct {
 	v4, v6  netip.Addr
 	index   int // of the link on the router's side
 	netns   int // the sandbox's namespace; owned
+	groups  []string
+	isolate bool
+	reaches []string
 	egress  config.Egress
 	known   knownNames
 	budget  nameBudget
@@ -62,7 +71,7 @@ func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error
 	if err != nil {
 		return nil, fmt.Errorf("attaching %q: duplicating its network namespace: %w", a.Name, err)
 	}
-	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, egress: egress, netns: netns}
+	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, groups: a.Groups, isolate: a.Isolate, reaches: a.Reaches, egress: egress, netns: netns}
 	if err := n.reserve(e, a.IPv4); err != nil {
 		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
@@ -96,6 +105,7 @@ func (n *Network) reserve(e *Endpoint, wish netip.Addr) error {
 		return err
 	}
 	n.endpoints[e.v4] = e
+	n.walled = n.walled || e.isolate || len(e.groups) > 0
 	e.index = n.nextIndex
 	n.nextIndex++
 	return nil
@@ -135,14 +145,22 @@ func sixFor(p plan, v4 netip.Addr) netip.Addr {
 
 func (n *Network) release(e *Endpoint) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.names.remove(e)
 	delete(n.endpoints, e.v4)
+	walled := n.walled
+	n.mu.Unlock()
+	if walled {
+		// The link is gone and its number is not used again: what may be left in the wall opens nothing.
+		_ = n.thread.do(n.enforce)
+	}
 }
 
 // link makes the pair and brings both ends up.
 func (n *Network) link(e *Endpoint, netns int) error {
 	return n.thread.do(func() error {
+		if err := n.enforce(); err != nil { // before the first packet
+			return err
+		}
 		if err := n.router.run(sandboxLink(e.index, netns)); err != nil {
 			return err
 		}

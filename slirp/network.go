@@ -49,12 +49,14 @@ type Network struct {
 	loops       *loops
 	names       *names
 	dns         *nameServer
+	wall        *wall // nil until it is needed; the thread's
 	wg          sync.WaitGroup
 
 	hostMu    sync.Mutex
 	hostPorts map[uint16]*hostPort
 
 	mu        sync.Mutex
+	walled    bool                     // not every sandbox may reach every other
 	endpoints map[netip.Addr]*Endpoint // by IPv4 address
 	nextIndex int
 	closed    bool
@@ -98,11 +100,11 @@ func New(ctx context.Context, c Config) (*Network, error) {
 
 func newPlan(c Config) (plan, error) {
 	p := plan{v4: c.IPv4.Masked(), v6: c.IPv6.Masked()}
-	if !p.v4.Addr().Is4() || p.v4.Bits() < 8 || p.v4.Bits() > 29 {
-		return plan{}, fmt.Errorf("network %q: IPv4 subnet %q is not a /8 to /29", c.Name, c.IPv4)
+	if err := errors.Join(CheckSubnet(c.IPv4), CheckSubnet(c.IPv6)); err != nil {
+		return plan{}, fmt.Errorf("network %q: %w", c.Name, err)
 	}
-	if !p.v6.Addr().Is6() || p.v6.Addr().Is4In6() || p.v6.Bits() > 112 {
-		return plan{}, fmt.Errorf("network %q: IPv6 subnet %q is not at most a /112", c.Name, c.IPv6)
+	if !p.v4.Addr().Is4() || !p.v6.Addr().Is6() {
+		return plan{}, fmt.Errorf("network %q: subnets %q and %q are not one of IPv4 and one of IPv6", c.Name, c.IPv4, c.IPv6)
 	}
 	p.gw4, p.gw6 = p.v4.Addr().Next(), p.v6.Addr().Next()
 	return p, nil
