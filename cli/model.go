@@ -39,6 +39,7 @@ func commands() []entry {
 		{"network", groupSandboxes, "Manage networks.", func() any { return new(networkCmd) }},
 		{"up", groupProject, "Start the apps of whisk.toml.", func() any { return new(upCmd) }},
 		{"down", groupProject, "Stop and remove the apps of whisk.toml.", func() any { return new(downCmd) }},
+		{"egress", groupProject, "Show and learn what sandboxes reach outside.", func() any { return new(egressCmd) }},
 		{"init", groupProject, "Write a whisk.toml to start from.", func() any { return new(initCmd) }},
 		{"demo", groupProject, "Start a project of two apps that needs no image and no network.", func() any { return new(demoCmd) }},
 		{"pull", groupImages, "Fetch images from registries.", func() any { return new(pullCmd) }},

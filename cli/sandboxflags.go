@@ -164,6 +164,9 @@ func (f *sandboxFlags) egress(spec *launcher.Spec, _ surroundings) error {
 	case spec.Network == spec.ID || spec.Network == "none":
 		spec.Egress = string(config.EgressAll)
 	}
+	if spec.Network == "none" && len(f.HostPort) > 0 {
+		return usage("leave out one of the two", "--host-port: a sandbox with --network none reaches no port")
+	}
 	for _, p := range f.HostPort {
 		port, err := config.ParseHostPort(p)
 		if err != nil {

@@ -72,9 +72,6 @@ func ParseEgressList(items []string) (Egress, error) {
 		case EgressAll, EgressInternet, EgressNone:
 			return Egress{Mode: mode}, nil
 		}
-		if near := suggest(items[0], egressWords()); near != "" && !strings.ContainsAny(items[0], ".:/*") {
-			return Egress{}, &EgressError{Text: items[0], Reason: "it is neither " + egressChoice, Remedy: fmt.Sprintf("did you mean %q? A host of this name is tcp://%s", near, items[0])}
-		}
 	}
 	if len(items) == 0 {
 		return Egress{}, &EgressError{Reason: "the list is empty", Remedy: `write "none" for nothing`}
@@ -87,6 +84,12 @@ func ParseEgressList(items []string) (Egress, error) {
 		}
 		if !slices.Contains(e.Rules, r) {
 			e.Rules = append(e.Rules, r)
+		}
+	}
+	if r := e.Rules[0]; len(e.Rules) == 1 && r.String() == r.Name && !strings.Contains(r.Name, ".") {
+		// A list of one bare word is what a slip of the pen makes of the words.
+		if near := suggest(r.Name, egressWords()); near != "" {
+			return Egress{}, &EgressError{Text: r.Name, Reason: "it is neither " + egressChoice, Remedy: fmt.Sprintf("did you mean %q? A host of this name is tcp://%s", near, r.Name)}
 		}
 	}
 	if len(e.Rules) > maxEgressRules {
@@ -109,8 +112,10 @@ func ParseEgressRule(s string) (EgressRule, error) {
 		return fail(errControl.Error(), "")
 	case strings.ContainsAny(s, " ,"):
 		return fail("a rule holds no blanks or commas", egressForms)
-	case s == string(EgressAll), s == string(EgressInternet), s == string(EgressNone):
+	case slices.Contains(egressWords(), s):
 		return fail("it stands alone, not in a list", "")
+	case slices.Contains(egressWords(), strings.ToLower(s)):
+		return fail("it is written in lower case", "")
 	case s == "*":
 		return fail("there is no rule for every name", `write "all" or "internet" in place of the list`)
 	}

@@ -60,7 +60,7 @@ func (d *decoder) egressFault(n *node, err error) {
 func (d *decoder) hostPorts(n *node, into *[]uint16) {
 	d.list(n, "host_ports", "ports, such as 5432", func(item *node) {
 		var p uint16
-		if parsed(d, item, "a port of host_ports", "an integer", ParseHostPort, &p, unstable.Integer); p != 0 && !slices.Contains(*into, p) {
+		if parsed(d, item, "a port of host_ports", "a string or an integer", ParseHostPort, &p, unstable.String, unstable.Integer); p != 0 && !slices.Contains(*into, p) {
 			*into = append(*into, p)
 		}
 	})

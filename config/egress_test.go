@@ -123,7 +123,7 @@ func TestParseEgress(t *testing.T) {
 			t.Errorf("%q: written as %q it is %+v, %v", c.text, e, again, err)
 		}
 	}
-	for _, bad := range []string{"", ",", "all,example.org", "example.org,none", "example.org,", "al", "intrenet"} {
+	for _, bad := range []string{"", ",", "ALL", "None", "Ala", "al,AL", "all,example.org", "example.org,none", "example.org,", "al", "intrenet"} {
 		if e, err := ParseEgress(bad); err == nil {
 			t.Errorf("%q is taken as %+v", bad, e)
 		}

@@ -119,7 +119,7 @@ func plainQuestion(q *dns.Msg) *dns.Msg {
 func chain(name string, answer []dns.RR) map[string]bool {
 	target := make(map[string]string)
 	for _, rr := range answer {
-		if c, ok := rr.(*dns.CNAME); ok {
+		if c, ok := rr.(*dns.CNAME); ok && c.Hdr.Class == dns.ClassINET && target[canonical(c.Hdr.Name)] == "" {
 			target[canonical(c.Hdr.Name)] = canonical(c.Target)
 		}
 	}
@@ -139,7 +139,7 @@ func addressesOf(q, m *dns.Msg) (addrs []netip.Addr, ttl time.Duration) {
 	owners := chain(canonical(q.Question[0].Name), m.Answer)
 	least := ^uint32(0)
 	for _, rr := range m.Answer {
-		if !owners[canonical(rr.Header().Name)] {
+		if !owners[canonical(rr.Header().Name)] || rr.Header().Class != dns.ClassINET {
 			continue
 		}
 		a, ok := addressOf(rr)
@@ -194,6 +194,9 @@ func filterAnswer(q, m *dns.Msg, may func(netip.Addr) bool) *dns.Msg {
 		h := rr.Header()
 		if h.Class != dns.ClassINET || !owners[canonical(h.Name)] || h.Rrtype != question.Qtype && h.Rrtype != dns.TypeCNAME {
 			continue
+		}
+		if c, ok := rr.(*dns.CNAME); ok && !owners[canonical(c.Target)] {
+			continue // a second alias of one name
 		}
 		if a, ok := addressOf(rr); ok && !may(a) {
 			withheld = fmt.Sprintf("%s is not a public address: that needs a rule of its own", a)

@@ -14,30 +14,31 @@ import (
 
 // inspect joins the two halves of a connection, at once or, if only a name allows it, when the app's first bytes agree with
 // that. It owns both.
-func (t *tcpFlows) inspect(f *tcpFlow, p packet, app halfCloser, host *net.TCPConn) {
+func (t *tcpFlows) inspect(f *tcpFlow, p packet, app halfCloser, host *net.TCPConn, log *openFlow) {
 	e := t.gate.names.endpoint(p.src.Addr())
 	if !f.verdict.byName || e == nil {
-		t.relay(f.ctx, app, host)
+		log.count(t.relay(f.ctx, app, host))
 		return
 	}
 	look := &inspection{app: app, host: host, allowed: func(name string) bool {
 		return allowsName(e.egress.Rules, name, "tcp", p.dst.Port())
 	}}
 	why := look.run(f.ctx)
+	log.count(look.sent, look.received)
 	switch {
 	case why != "":
 		t.gate.log.Debug("egress denied", "app", e.name, "protocol", "tcp", "from", p.src, "to", p.dst, "name", f.verdict.name, "why", why)
-		f.verdict.action, f.verdict.why = deny, why
+		log.deny(why)
 		fallthrough
 	case look.err != nil:
 		reset(app)
 		reset(host)
 	case look.ended:
-		relay(f.ctx, told{app}, host)
+		log.count(relay(f.ctx, told{app}, host))
 	case len(look.rest) > 0:
-		relay(f.ctx, app, &answered{host, look.rest})
+		log.count(relay(f.ctx, app, &answered{host, look.rest}))
 	default:
-		t.relay(f.ctx, app, host)
+		log.count(t.relay(f.ctx, app, host))
 	}
 }
 
@@ -55,6 +56,8 @@ type inspection struct {
 	rest  []byte // what the host has said and the app has not taken yet
 	ended bool   // the host has said all, and the app knows; rest is empty
 	err   error  // of either connection
+
+	sent, received int64 // bytes passed on
 }
 
 // run returns why the connection may not be, or "" after everything held has been sent to the host.
@@ -81,6 +84,7 @@ func (i *inspection) run(ctx context.Context) (why string) {
 	_ = i.app.SetWriteDeadline(time.Time{})
 	if err == nil && failed == nil && why == "" {
 		_, err = i.host.Write(held)
+		i.sent += int64(len(held))
 	}
 	if i.err = errors.Join(err, failed); !stop() {
 		i.err = errors.Join(i.err, ctx.Err())
@@ -123,6 +127,7 @@ func (i *inspection) hold() (why string, held []byte, err error) {
 			if _, err := i.host.Write(held[sent:]); err != nil {
 				return "", nil, err
 			}
+			i.sent += int64(len(held) - sent)
 			sent = len(held)
 		}
 	}
@@ -135,6 +140,7 @@ func (i *inspection) answer() error {
 		n, err := i.host.Read(b)
 		if n > 0 {
 			m, werr := i.app.Write(b[:n])
+			i.received += int64(m)
 			// The user-mode stack's deadline is not os.ErrDeadlineExceeded.
 			if late, ok := errors.AsType[net.Error](werr); ok && late.Timeout() {
 				i.rest = b[m:n]

@@ -19,6 +19,9 @@ type AttachOptions struct {
 	Aliases []string   // more names, which several sandboxes may share
 	IPv4    netip.Addr // address wished for; the zero Addr: any
 	Egress  string     // what the sandbox may reach outside, as config.ParseEgress reads it; empty: as the network says
+	// HostPorts are ports of the host's loopback that the sandbox reaches on the gateway's addresses, over TCP and UDP. 53
+	// cannot be one.
+	HostPorts []uint16
 	// Groups the sandbox is in, of which two must share one to reach each other; none: the group "default".
 	Groups []string
 	// Isolate has the sandbox reach only those it names in Reaches, and be reached only by those that name it in theirs.
@@ -41,6 +44,8 @@ type Endpoint struct {
 	egress  config.Egress
 	known   knownNames
 	budget  nameBudget
+	// leaveHost ends what goes to the host's ports; nil without any.
+	leaveHost context.CancelFunc
 
 	mu        sync.Mutex
 	published []*Published
@@ -71,7 +76,12 @@ func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error
 		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
 	}
-	if err := n.link(e, a.NetNS); err != nil {
+	err = n.openHostPorts(e, a.HostPorts)
+	if err == nil {
+		err = n.link(e, a.NetNS)
+	}
+	if err != nil {
+		n.leaveHostPorts(e)
 		n.release(e)
 		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
@@ -170,10 +180,16 @@ func (n *Network) link(e *Endpoint, netns int) error {
 			err = n.router.await(e.index)
 		}
 		if err != nil {
-			return errors.Join(err, n.router.run(linkDelete(e.index)))
+			return errors.Join(err, n.unlink(e))
 		}
 		return nil
 	})
+}
+
+// unlink takes down what link has made. It runs on the router's thread.
+func (n *Network) unlink(e *Endpoint) error {
+	_ = n.router.run(sourceRules(unix.RTM_DELRULE, e.index, e.v6)...) // they stand in nobody's way without their link
+	return n.router.run(linkDelete(e.index))
 }
 
 // IPv4 returns the sandbox's IPv4 address.
@@ -188,8 +204,9 @@ func (e *Endpoint) Close() error {
 	e.closeOnce.Do(func() {
 		n := e.network
 		e.unpublish()
+		n.leaveHostPorts(e)
 		n.gate.endSource(e.v4, e.v6)
-		err := n.thread.do(func() error { return n.router.run(linkDelete(e.index)) })
+		err := n.thread.do(func() error { return n.unlink(e) })
 		if !linkGone(err) {
 			e.closeErr = fmt.Errorf("detaching %q: %w", e.name, err)
 		}

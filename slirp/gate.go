@@ -23,6 +23,7 @@ type gate struct {
 	names   *names // whose addresses are
 	subnets [2]netip.Prefix
 	isHost  func(netip.Addr) bool
+	flowlog *flowLog
 
 	tcp  tcpFlows
 	udp  udpFlows
@@ -89,6 +90,7 @@ func (g *gate) admit(p packet) (verdict, bool) {
 		return v, true
 	case deny:
 		g.log.Debug("egress denied", "app", e.name, "protocol", p.protocol(), "from", p.src, "to", p.dst, "name", v.name, "why", v.why)
+		g.flowlog.denied(p.flow, v.why)
 		if p.proto == protoTCP {
 			g.answer(resetPacket(p))
 		} else {
@@ -123,6 +125,7 @@ func (g *gate) close() {
 	g.udp.flows.close()
 	g.echo.flows.close()
 	g.wg.Wait() // relays reset both halves when the context ends
+	g.flowlog.close()
 	g.tcp.close()
 	g.up.close()
 }

@@ -44,12 +44,16 @@ type Network struct {
 	router      *routeSocket // in the router namespace
 	host        *netlink.Handle
 	gate        *gate
+	flowlog     *flowLog
 	transparent *transparent
 	loops       *loops
 	names       *names
 	dns         *nameServer
 	wall        *wall // nil until it is needed; the thread's
 	wg          sync.WaitGroup
+
+	hostMu    sync.Mutex
+	hostPorts map[uint16]*hostPort
 
 	mu        sync.Mutex
 	walled    bool                     // not every sandbox may reach every other
@@ -81,6 +85,7 @@ func New(ctx context.Context, c Config) (*Network, error) {
 		return nil, err
 	}
 	n := &Network{config: c, egress: egress, plan: p, log: c.Log, names: newNames(c.Name), endpoints: make(map[netip.Addr]*Endpoint), nextIndex: indexFirst}
+	n.flowlog = newFlowLog(n)
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -139,6 +144,7 @@ func (n *Network) open() (err error) {
 			fast = nil
 		}
 		n.gate = newGate(n.ctx, n.log, up, n.names, n.dns.subnets, n.isHost, fast, n.loops)
+		n.gate.flowlog = n.flowlog
 		return n.dns.listen(n.ctx)
 	})
 }
@@ -176,6 +182,7 @@ func (n *Network) Close() error {
 		n.cancel()
 		for _, e := range all {
 			e.unpublish()
+			n.leaveHostPorts(e)
 		}
 		if n.dns != nil {
 			n.dns.close()

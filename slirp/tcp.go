@@ -149,6 +149,8 @@ func (t *tcpFlows) syn(p packet) {
 func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	defer close(f.done)
 	defer f.cancel()
+	log := t.gate.flowlog.begin(p.flow)
+	defer log.end()
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	c, err := d.DialContext(f.ctx, "tcp", p.dst.String())
 	host, _ := c.(*net.TCPConn)
@@ -169,28 +171,30 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	switch {
 	case err != nil:
 		t.refuse(p, err)
+		log.fail(err)
 		return
 	case self:
 		host.Close()
 		t.gate.answer(resetPacket(p))
+		log.deny("the address has become the host's own")
 		return
 	}
 	t.carrier.syn(p.ip)
 	if app := t.awaitApp(f, p.flow); app != nil {
-		t.inspect(f, p, app, host)
+		t.inspect(f, p, app, host, log)
 	} else {
 		reset(host)
+		log.fail(errAppGone)
 	}
 	t.forget(p.flow)
 }
 
-// relay joins the two halves: in a loop if both are the kernel's.
-func (t *tcpFlows) relay(ctx context.Context, app halfCloser, host *net.TCPConn) {
+// relay joins the two halves: in a loop if both are the kernel's. It returns how many bytes the app has sent and received.
+func (t *tcpFlows) relay(ctx context.Context, app halfCloser, host *net.TCPConn) (sent, received int64) {
 	if app, ok := app.(*net.TCPConn); ok {
-		relayKernel(ctx, t.loops, app, host)
-		return
+		return relayKernel(ctx, t.loops, app, host)
 	}
-	relay(ctx, app, host)
+	return relay(ctx, app, host)
 }
 
 // awaitApp waits for the app's half; nil means that the app has gone.

@@ -37,12 +37,9 @@ func (s *server) goAhead(spec *launcher.Spec, wish netip.Addr) *ahead {
 		}()
 	}
 	options := slirp.AttachOptions{
-		Name: spec.App.Name, Aliases: slices.Concat([]string{spec.ID}, spec.Aliases, spec.App.Aliases), IPv4: wish,
+		Name: spec.NetworkName(), Aliases: slices.Concat([]string{spec.ID}, spec.Aliases, spec.App.Aliases), IPv4: wish,
 		Groups: spec.App.Networks, Isolate: spec.Isolate, Reaches: slices.Concat(spec.App.DependsOn, spec.App.Links),
-		Egress: cmp.Or(spec.App.Egress, spec.Egress),
-	}
-	if options.Name == "" {
-		options.Name = spec.Name
+		Egress: cmp.Or(spec.App.Egress, spec.Egress), HostPorts: spec.App.HostPorts,
 	}
 	if h := spec.App.Hostname; h != "" && h != options.Name {
 		options.Aliases = append(options.Aliases, h)

@@ -20,12 +20,12 @@ type NetworkInfo struct {
 }
 
 // makeNetwork makes the network that the keeper holds, as whisk network create has described it.
-func makeNetwork(ctx context.Context, doc *stage, egress string) (*slirp.Network, launcher.Network, error) {
+func makeNetwork(ctx context.Context, doc *stage, egress string, onFlow func(slirp.Flow)) (*slirp.Network, launcher.Network, error) {
 	settings, err := launcher.NetworkSettings(doc.Dirs, doc.Network)
 	if err != nil {
 		return nil, settings, err
 	}
-	c := slirp.Config{Name: doc.Network, IPv4: settings.IPv4, IPv6: settings.IPv6, Egress: cmp.Or(settings.Egress, egress), Log: slog.New(slog.DiscardHandler)}
+	c := slirp.Config{Name: doc.Network, IPv4: settings.IPv4, IPv6: settings.IPv6, Egress: cmp.Or(settings.Egress, egress), Log: slog.New(slog.DiscardHandler), OnFlow: onFlow}
 	settings.Egress = c.Egress
 	if !c.IPv4.IsValid() || !c.IPv6.IsValid() {
 		taken, _ := slirp.HostPrefixes() // without the list, a clash is as unlikely as the hash makes it
