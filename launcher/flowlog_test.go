@@ -85,10 +85,10 @@ func TestLearnEgress(t *testing.T) {
 			byApp:   map[string]string{"web": "[2001:db8::1]:443 udp://[2001:db8::1]:53 icmp://2001:db8::1"},
 		},
 		{
-			name:    "a ping by name needs the address",
-			flows:   "web a.example.com 192.0.2.1/icmp",
-			network: "icmp://192.0.2.1",
-			byApp:   map[string]string{"web": "icmp://192.0.2.1"},
+			name:    "a ping by name, on the internet and in the LAN",
+			flows:   "web a.example.com 192.0.2.1/icmp|web nas.home.arpa 10.1.2.3/icmp",
+			network: "icmp://nas.home.arpa icmp://a.example.com icmp://10.1.2.3",
+			byApp:   map[string]string{"web": "icmp://nas.home.arpa icmp://a.example.com icmp://10.1.2.3"},
 		},
 		{
 			name:    "apps have lists of their own",
