@@ -37,7 +37,7 @@ func (e *echoFlows) init(g *gate) {
 func (e *echoFlows) request(p packet) {
 	s := e.flows.get(p.flow)
 	if s == nil {
-		if !e.gate.admit(p) {
+		if _, ok := e.gate.admit(p); !ok {
 			return
 		}
 		log := e.gate.flowlog.begin(p.flow)

@@ -35,7 +35,6 @@ type Flow struct {
 type flowLog struct {
 	on     func(Flow)
 	net    *Network
-	heard  heardNames
 	failed repeats
 }
 
@@ -76,9 +75,6 @@ func (l *flowLog) begin(f flow) *openFlow {
 
 func (l *flowLog) describe(f flow) Flow {
 	d := Flow{Began: time.Now(), Protocol: "icmp", Source: f.src, To: f.dst, Count: 1}
-	if names := l.net.namesOf(f.src.Addr(), f.dst.Addr()); len(names) > 0 {
-		d.Name, d.Also = names[0], names[1:]
-	}
 	switch f.proto {
 	case protoTCP:
 		d.Protocol = "tcp"
@@ -87,6 +83,9 @@ func (l *flowLog) describe(f flow) Flow {
 	}
 	if e := l.net.names.endpoint(f.src.Addr()); e != nil {
 		d.App = e.name
+		if names := e.known.names(d.Began, f.dst.Addr()); len(names) > 0 {
+			d.Name, d.Also = names[0], names[1:]
+		}
 	}
 	return d
 }
@@ -168,12 +167,4 @@ func inWords(err error) string {
 		return unix.ETIMEDOUT.Error()
 	}
 	return err.Error()
-}
-
-// deniedBecause words the policy's reasons.
-func deniedBecause(egress string) string {
-	if egress == "none" {
-		return "egress is none"
-	}
-	return "the host itself, link-local and cloud metadata addresses are closed"
 }

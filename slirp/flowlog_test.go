@@ -179,7 +179,7 @@ func testFlows(t *testing.T, userMode bool) {
 		if f := flows.one(t, b, "web", "tcp"); f.Name != "big.example.net" || len(f.Also) != 1 || f.Also[0] != "big.example.org" {
 			t.Errorf("got %+v, want both names, the last one first", f)
 		}
-		if names := n.namesOf(n.endpointNamed("db").IPv4(), netip.MustParseAddr(inetV4)); len(names) > 0 {
+		if names := n.endpointNamed("db").known.names(time.Now(), netip.MustParseAddr(inetV4)); len(names) > 0 {
 			t.Errorf("another sandbox knows the address as %q, want by no name: it has not asked", names)
 		}
 	})
@@ -309,29 +309,4 @@ func TestRepeatedRefusalsAreCounted(t *testing.T) {
 		t.Errorf("a window later: told of %d, want both", len(flows.all))
 	}
 	r.close()
-}
-
-func TestWhatIsHeardIsBounded(t *testing.T) {
-	var h heardNames
-	e := new(Endpoint)
-	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}) }
-	for i := range 3 * maxHeard / 2 {
-		h.note(e, addr(i), fmt.Sprint(i))
-	}
-	if len(h.of[e].names) != maxHeard || len(h.of[e].order) != maxHeard {
-		t.Errorf("%d names in an order of %d, want %d", len(h.of[e].names), len(h.of[e].order), maxHeard)
-	}
-	if got := h.find(e, addr(0)); len(got) > 0 {
-		t.Errorf("the oldest: got %q, want it forgotten", got)
-	}
-	newest := addr(3*maxHeard/2 - 1)
-	if got := h.find(e, newest); len(got) != 1 || got[0] != fmt.Sprint(3*maxHeard/2-1) {
-		t.Errorf("the newest: got %q", got)
-	}
-	for i := range 100 {
-		h.note(e, newest, fmt.Sprint("name", i%20))
-	}
-	if got := h.find(e, newest); len(got) != maxNames || got[0] != "name19" || got[maxNames-1] != "name4" {
-		t.Errorf("an address with many names: got %q, want the last %d", got, maxNames)
-	}
 }

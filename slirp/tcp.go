@@ -49,11 +49,12 @@ type tcpFlows struct {
 
 // tcpFlow is one connection. One goroutine has it from its SYN to its end.
 type tcpFlow struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	passed bool            // the host is connected: SYNs go on to the carrier
-	app    chan halfCloser // the app's half, once; nil if there will be none
-	done   chan struct{}   // closed when the flow has ended, and its peers know
+	ctx     context.Context
+	cancel  context.CancelFunc
+	verdict verdict
+	passed  bool            // the host is connected: SYNs go on to the carrier
+	app     chan halfCloser // the app's half, once; nil if there will be none
+	done    chan struct{}   // closed when the flow has ended, and its peers know
 }
 
 // tcpCarrier completes the app's half of connections and gives it to tcpFlows.join: kernelTCP, or netstack where the
@@ -120,8 +121,12 @@ func (t *tcpFlows) syn(p packet) {
 		<-t.chosen
 		t.carrier.syn(p.ip)
 	}
-	if f != nil || !t.gate.admit(p) {
-		return // known: a held SYN was sent again
+	if f != nil {
+		return // a held SYN was sent again
+	}
+	v, ok := t.gate.admit(p)
+	if !ok {
+		return
 	}
 
 	src := p.src.Addr()
@@ -132,7 +137,7 @@ func (t *tcpFlows) syn(p packet) {
 	}
 	t.dials++
 	t.bySource[src]++
-	f = &tcpFlow{app: make(chan halfCloser, 1), done: make(chan struct{})}
+	f = &tcpFlow{verdict: v, app: make(chan halfCloser, 1), done: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(t.gate.ctx)
 	t.flows[p.flow] = f
 	p.ip = bytes.Clone(p.ip) // the reader's buffer is used again
@@ -149,6 +154,10 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	c, err := d.DialContext(f.ctx, "tcp", p.dst.String())
 	host, _ := c.(*net.TCPConn)
+	if host != nil {
+		// At the host's intervals, tcp(7). The app's own probes end here and say nothing about the peer.
+		_ = host.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}) // fails on a closed socket only
+	}
 	<-t.chosen
 
 	t.mu.Lock()
@@ -157,7 +166,7 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 		delete(t.bySource, p.src.Addr())
 	}
 	// The policy looked before; an address may have become the host's own since.
-	self := err == nil && ownAddress(host)
+	self := err == nil && ownAddress(host) && !f.verdict.host
 	if f.passed = err == nil && !self; !f.passed {
 		delete(t.flows, p.flow)
 	}
@@ -171,12 +180,12 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	case self:
 		host.Close()
 		t.gate.answer(resetPacket(p))
-		log.deny(deniedBecause(t.gate.egress))
+		log.deny("the address has become the host's own")
 		return
 	}
 	t.carrier.syn(p.ip)
 	if app := t.awaitApp(f, p.flow); app != nil {
-		log.count(t.relay(f.ctx, app, host))
+		t.inspect(f, p, app, host, log)
 	} else {
 		reset(host)
 		log.fail(errAppGone)

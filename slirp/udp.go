@@ -38,7 +38,7 @@ func (u *udpFlows) init(g *gate) {
 func (u *udpFlows) datagram(p packet) {
 	s := u.flows.get(p.flow)
 	if s == nil {
-		if !u.gate.admit(p) {
+		if _, ok := u.gate.admit(p); !ok {
 			return
 		}
 		log := u.gate.flowlog.begin(p.flow)

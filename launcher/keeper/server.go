@@ -42,6 +42,8 @@ type server struct {
 	net     *slirp.Network
 	netErr  error
 	flows   *flowLog
+	// settings are those of a network that was created; they are there with net.
+	settings launcher.Network
 
 	settled sync.Once
 
@@ -66,6 +68,7 @@ func (s *server) serve(l *listener) error {
 		"/v1/detach":        s.handleDetach,
 		"/v1/up":            s.handleUp,
 		"/v1/down":          s.handleDown,
+		"/v1/network":       s.handleNetwork,
 	} {
 		mux.HandleFunc("POST "+path, s.handler(h))
 	}
@@ -193,17 +196,15 @@ func checkVersion(v int) error {
 	return nil
 }
 
-// network makes the network with its first sandbox, whose egress policy it takes.
+// network makes the network with its first sandbox, whose egress policy it takes unless it was created with one.
 func (s *server) network(ctx context.Context, egress string) (*slirp.Network, error) {
 	s.netOnce.Do(func() {
-		taken, _ := slirp.HostPrefixes() // without the list, a clash is as unlikely as the hash makes it
-		v4, v6 := slirp.ChoosePrefixes(s.doc.Network, taken)
-		n, err := slirp.New(ctx, slirp.Config{Name: s.doc.Network, IPv4: v4, IPv6: v6, Egress: egress, Log: slog.New(slog.DiscardHandler), OnFlow: s.flows.take})
+		n, settings, err := makeNetwork(ctx, s.doc, egress, s.flows.take)
 		if err == nil {
 			go s.flows.run()
 		}
 		s.mu.Lock()
-		s.net, s.netErr = n, err
+		s.net, s.settings, s.netErr = n, settings, err
 		s.mu.Unlock()
 	})
 	return s.net, s.netErr
