@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/launcher/keeper"
 	"github.com/whisk-sandbox/whisk/launcher/terminal"
@@ -154,5 +156,5 @@ func networkEgress(s *launcher.Spec) string {
 	if s.Network == "none" {
 		return ""
 	}
-	return s.Egress
+	return cmp.Or(s.App.Egress, s.Egress, string(config.EgressAll))
 }

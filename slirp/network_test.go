@@ -224,7 +224,6 @@ func TestHostIsOutOfReach(t *testing.T) {
 }
 
 func mustHostNS(t *testing.T) int {
-	// The process's main thread may have been left in some other namespace by a test.
 	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -31,17 +31,20 @@ const relayGrace = 100 * time.Millisecond
 const relayBuffer = 128 << 10
 
 // relay joins two connections until both directions have ended or ctx has. An end of stream is passed on as one; an error
-// on either side, or the end of ctx, ends both with a reset. It owns both connections.
-func relay(ctx context.Context, a, b halfCloser) {
+// on either side, or the end of ctx, ends both with a reset. It owns both connections, and returns
+// how many bytes went from a to b and from b to a.
+func relay(ctx context.Context, a, b halfCloser) (sent, received int64) {
 	broken := sync.OnceFunc(func() {
 		reset(a)
 		reset(b)
 	})
 	stop := context.AfterFunc(ctx, broken)
-	oneWay := func(dst, src halfCloser) {
-		if copyStream(dst, src) != nil || dst.CloseWrite() != nil {
+	oneWay := func(dst, src halfCloser) int64 {
+		n, err := copyStream(dst, src)
+		if err != nil || dst.CloseWrite() != nil {
 			broken()
 		}
+		return n
 	}
 	over := make(chan struct{})
 	var watchers sync.WaitGroup
@@ -61,8 +64,8 @@ func relay(ctx context.Context, a, b halfCloser) {
 		})
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { oneWay(a, b) })
-	oneWay(b, a)
+	wg.Go(func() { received = oneWay(a, b) })
+	sent = oneWay(b, a)
 	wg.Wait()
 	close(over)
 	watchers.Wait()
@@ -71,19 +74,18 @@ func relay(ctx context.Context, a, b halfCloser) {
 	}
 	a.Close()
 	b.Close()
+	return sent, received
 }
 
 // copyStream copies until the end of the stream. Between two of the kernel's connections the bytes stay in the kernel
 // (io.Copy is splice(2) there); for any other pair the wrappers hide *net.TCPConn's own ways of copying, which fall back
 // to small buffers.
-func copyStream(dst, src halfCloser) error {
+func copyStream(dst, src halfCloser) (int64, error) {
 	_, kernel := dst.(*net.TCPConn)
 	if _, ok := src.(*net.TCPConn); ok && kernel {
-		_, err := io.Copy(dst, src)
-		return err
+		return io.Copy(dst, src)
 	}
-	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, relayBuffer))
-	return err
+	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, relayBuffer))
 }
 
 // reset ends a connection with a reset, so that its peer sees an error and not an end of the stream.

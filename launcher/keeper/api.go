@@ -16,6 +16,8 @@ type Event struct {
 	Code   int              `json:"code,omitempty"`   // EventExited: the exit code
 	Record *launcher.Record `json:"record,omitempty"` // EventStarted
 	Error  *launcher.Error  `json:"error,omitempty"`  // EventError
+	// Network is set with EventNetwork.
+	Network *NetworkInfo `json:"network,omitempty"`
 }
 
 // The types of events.
@@ -28,6 +30,7 @@ const (
 	EventRemoved = "removed" // the sandbox is forgotten
 	EventWarning = "warning" // Text says what was given up; said once
 	EventKept    = "kept"    // up: the app runs already, unchanged
+	EventNetwork = "network" // what the network is like
 	EventError   = "error"   // the request has failed; last event
 	EventDone    = "done"    // the request has been carried out; last event
 )

@@ -82,6 +82,7 @@ func (s *server) create(ctx context.Context, spec *launcher.Spec, old *launcher.
 		s.release()
 		return nil, err
 	}
+	s.flows.place(s.doc.Dirs, spec)
 	return m, nil
 }
 
