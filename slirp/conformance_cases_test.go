@@ -218,7 +218,10 @@ func conversations() []conversation {
 		}, `server sends "later": EPIPE`},
 		{"client closes while the server sends", func(r *trial) {
 			c, s := r.joined()
-			together(func() { _, err := io.Copy(struct{ io.Writer }{s.TCPConn}, stream(1)); s.saw("sends until it fails: %v", err != nil) },
+			together(func() {
+				_, err := io.Copy(struct{ io.Writer }{s.TCPConn}, stream(1))
+				s.saw("sends until it fails: %v", err != nil)
+			},
 				func() { c.receive(1 << 10 / 64); time.Sleep(50 * time.Millisecond); c.close() })
 		}, "server sends until it fails: true"},
 

@@ -460,4 +460,3 @@ func compareAt(t *testing.T, all []conversation, at map[string][2]string, carrie
 		}
 	}
 }
-

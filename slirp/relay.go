@@ -22,7 +22,9 @@ type halfCloser interface {
 type resetter interface{ reset() }
 
 // failer is a connection that has its own way of telling an error to who does not read.
-type failer interface{ failed(over <-chan struct{}) bool }
+type failer interface {
+	failed(over <-chan struct{}) bool
+}
 
 // relayGrace is how long one side may take to receive the last bytes of another one that has failed.
 const relayGrace = 100 * time.Millisecond
