@@ -71,9 +71,6 @@ func needsOf(line *FlowLine) []EgressNeed {
 		return nil
 	}
 	addr = addr.Unmap().WithZone("")
-	if line.Protocol == "icmp" { // a ping has no name in a rule
-		return []EgressNeed{{Protocol: line.Protocol, Addr: addr}}
-	}
 	var needs []EgressNeed
 	for _, name := range append([]string{line.Name}, line.Also...) {
 		if hostName(name) { // not all that DNS carries is one

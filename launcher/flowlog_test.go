@@ -50,9 +50,9 @@ func TestLearnEgress(t *testing.T) {
 		{name: "nothing of an app", apps: []string{"web"}, byApp: map[string]string{"web": ""}},
 		{
 			name:    "names go before addresses, once each",
-			flows:   "web api.example.com 192.0.2.1:443/tcp|web api.example.com 192.0.2.2:443/tcp|web - 192.0.2.1:443/tcp",
-			network: "api.example.com:443 192.0.2.1:443",
-			byApp:   map[string]string{"web": "api.example.com:443 192.0.2.1:443"},
+			flows:   "web api.example.com 1.1.1.1:443/tcp|web api.example.com 1.1.1.2:443/tcp|web - 1.1.1.1:443/tcp",
+			network: "api.example.com:443 1.1.1.1:443",
+			byApp:   map[string]string{"web": "api.example.com:443 1.1.1.1:443"},
 		},
 		{
 			name:    "a name of the LAN's needs its address, too",
@@ -62,21 +62,21 @@ func TestLearnEgress(t *testing.T) {
 		},
 		{
 			name:    "names that share an address",
-			flows:   "web b.example.com,a.example.com 192.0.2.1:443/tcp",
+			flows:   "web b.example.com,a.example.com 1.1.1.1:443/tcp",
 			network: "a.example.com:443 b.example.com:443",
 			byApp:   map[string]string{"web": "a.example.com:443 b.example.com:443"},
 		},
 		{
 			name:    "ports count",
-			flows:   "web a.example.com 192.0.2.1:443/tcp|web a.example.com 192.0.2.1:80/tcp",
+			flows:   "web a.example.com 1.1.1.1:443/tcp|web a.example.com 1.1.1.1:80/tcp",
 			network: "a.example.com:80 a.example.com:443",
 			byApp:   map[string]string{"web": "a.example.com:80 a.example.com:443"},
 		},
 		{
 			name:    "protocols count",
-			flows:   "web - 192.0.2.1/icmp|web a.example.com 192.0.2.1:443/udp|web a.example.com 192.0.2.1:443/tcp|web - 192.0.2.53:53/udp",
-			network: "a.example.com:443 udp://a.example.com:443 udp://192.0.2.53:53 icmp://192.0.2.1",
-			byApp:   map[string]string{"web": "a.example.com:443 udp://a.example.com:443 udp://192.0.2.53:53 icmp://192.0.2.1"},
+			flows:   "web - 1.1.1.1/icmp|web a.example.com 1.1.1.1:443/udp|web a.example.com 1.1.1.1:443/tcp|web - 1.1.1.53:53/udp",
+			network: "a.example.com:443 udp://a.example.com:443 udp://1.1.1.53:53 icmp://1.1.1.1",
+			byApp:   map[string]string{"web": "a.example.com:443 udp://a.example.com:443 udp://1.1.1.53:53 icmp://1.1.1.1"},
 		},
 		{
 			name:    "IPv6 in brackets",
@@ -85,41 +85,41 @@ func TestLearnEgress(t *testing.T) {
 			byApp:   map[string]string{"web": "[2001:db8::1]:443 udp://[2001:db8::1]:53 icmp://2001:db8::1"},
 		},
 		{
-			name:    "a ping by name needs the address",
-			flows:   "web a.example.com 192.0.2.1/icmp",
-			network: "icmp://192.0.2.1",
-			byApp:   map[string]string{"web": "icmp://192.0.2.1"},
+			name:    "a ping by name, on the internet and in the LAN",
+			flows:   "web a.example.com 1.1.1.1/icmp|web nas.home.arpa 10.1.2.3/icmp",
+			network: "icmp://nas.home.arpa icmp://a.example.com icmp://10.1.2.3",
+			byApp:   map[string]string{"web": "icmp://nas.home.arpa icmp://a.example.com icmp://10.1.2.3"},
 		},
 		{
 			name:    "apps have lists of their own",
-			flows:   "web a.example.com 192.0.2.1:443/tcp|db b.example.com 192.0.2.2:443/tcp|db a.example.com 192.0.2.1:443/tcp",
+			flows:   "web a.example.com 1.1.1.1:443/tcp|db b.example.com 1.1.1.2:443/tcp|db a.example.com 1.1.1.1:443/tcp",
 			network: "a.example.com:443 b.example.com:443",
 			byApp:   map[string]string{"web": "a.example.com:443", "db": "a.example.com:443 b.example.com:443"},
 		},
 		{
 			name:    "only the apps asked about",
-			flows:   "web a.example.com 192.0.2.1:443/tcp|db b.example.com 192.0.2.2:443/tcp",
+			flows:   "web a.example.com 1.1.1.1:443/tcp|db b.example.com 1.1.1.2:443/tcp",
 			apps:    []string{"db"},
 			network: "b.example.com:443",
 			byApp:   map[string]string{"db": "b.example.com:443"},
 		},
 		{
 			name:    "what failed was wanted, what was denied is not learned",
-			flows:   "web a.example.com 192.0.2.1:443/tcp failed|web b.example.com 192.0.2.2:443/tcp denied",
+			flows:   "web a.example.com 1.1.1.1:443/tcp failed|web b.example.com 1.1.1.2:443/tcp denied",
 			network: "a.example.com:443",
 			byApp:   map[string]string{"web": "a.example.com:443"},
 		},
 		{
 			name:    "names of a domain stand together",
-			flows:   "web b.a.org 192.0.2.1:443/tcp|web a.b.org 192.0.2.2:443/tcp|web a.org 192.0.2.3:443/tcp|web c.a.org 192.0.2.4:443/tcp",
+			flows:   "web b.a.org 1.1.1.1:443/tcp|web a.b.org 1.1.1.2:443/tcp|web a.org 1.1.1.3:443/tcp|web c.a.org 1.1.1.4:443/tcp",
 			network: "a.org:443 b.a.org:443 c.a.org:443 a.b.org:443",
 			byApp:   map[string]string{"web": "a.org:443 b.a.org:443 c.a.org:443 a.b.org:443"},
 		},
 		{
 			name:    "a name that no rule can have",
-			flows:   `web a\032b.example.com 192.0.2.1:443/tcp|web "].x 192.0.2.2:443/tcp|web Upper.Example.com 192.0.2.3:443/tcp|web -x.com 192.0.2.4:443/tcp`,
-			network: "upper.example.com:443 x.com:443 192.0.2.1:443 192.0.2.2:443",
-			byApp:   map[string]string{"web": "upper.example.com:443 x.com:443 192.0.2.1:443 192.0.2.2:443"},
+			flows:   `web a\032b.example.com 1.1.1.1:443/tcp|web "].x 1.1.1.2:443/tcp|web Upper.Example.com 1.1.1.3:443/tcp|web -x.com 1.1.1.4:443/tcp`,
+			network: "upper.example.com:443 x.com:443 1.1.1.1:443 1.1.1.2:443",
+			byApp:   map[string]string{"web": "upper.example.com:443 x.com:443 1.1.1.1:443 1.1.1.2:443"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -150,8 +150,8 @@ func TestLearnEgress(t *testing.T) {
 
 func TestLearnEgressCountsWhatIsLeftOut(t *testing.T) {
 	lines := []FlowLine{
-		flow(t, "web a.example.com 192.0.2.1:443/tcp"),
-		flow(t, "web a.example.com 192.0.2.1:443/tcp denied"),
+		flow(t, "web a.example.com 1.1.1.1:443/tcp"),
+		flow(t, "web a.example.com 1.1.1.1:443/tcp denied"),
 		{App: "web", Verdict: FlowFailed, Count: 70},
 		{Verdict: FlowLost, Count: 8},
 	}

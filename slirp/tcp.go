@@ -154,6 +154,10 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	c, err := d.DialContext(f.ctx, "tcp", p.dst.String())
 	host, _ := c.(*net.TCPConn)
+	if host != nil {
+		// At the host's intervals, tcp(7). The app's own probes end here and say nothing about the peer.
+		_ = host.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}) // fails on a closed socket only
+	}
 	<-t.chosen
 
 	t.mu.Lock()
