@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/whisk-sandbox/whisk/config"
 )
 
 // flow reads "web api.example.com 192.0.2.1:443/tcp" as a line; "-" is no name.
@@ -130,6 +132,11 @@ func TestLearnEgress(t *testing.T) {
 				}
 			}
 			got := LearnEgress(lines, c.apps)
+			for _, need := range got.Network {
+				if _, err := config.ParseEgressRule(need.String()); err != nil {
+					t.Errorf("whisk.toml does not take %s: %v", need, err)
+				}
+			}
 			if r := rules(got.Network); r != c.network {
 				t.Errorf("network: got %s, want %s", r, c.network)
 			}

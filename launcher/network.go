@@ -128,7 +128,7 @@ func RemoveNetwork(d Dirs, name string) error {
 	if err := os.Remove(d.NetworkRecord(name)); err != nil {
 		return fmt.Errorf("remove network %q: %w", name, err)
 	}
-	return nil
+	return RemoveEgressLog(d, name)
 }
 
 func noNetwork(name string) error {
