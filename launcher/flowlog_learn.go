@@ -49,6 +49,9 @@ func LearnEgress(lines []FlowLine, apps []string) Learned {
 			l.Denied += line.Count
 			continue
 		}
+		if line.Name == slirp.HostName {
+			continue // host_ports allows it, and no rule can
+		}
 		needs := needsOf(line)
 		if needs == nil {
 			l.Summed += line.Count

@@ -69,6 +69,12 @@ func TestLearnEgress(t *testing.T) {
 			byApp:   map[string]string{"web": "a.example.com:443 b.example.com:443"},
 		},
 		{
+			name:    "ports of the host are no rule's",
+			flows:   "web host.whisk.internal 10.1.2.1:5432/tcp|web a.example.com 1.1.1.1:443/tcp",
+			network: "a.example.com:443",
+			byApp:   map[string]string{"web": "a.example.com:443"},
+		},
+		{
 			name:    "ports count",
 			flows:   "web a.example.com 1.1.1.1:443/tcp|web a.example.com 1.1.1.1:80/tcp",
 			network: "a.example.com:80 a.example.com:443",

@@ -87,6 +87,9 @@ func (l *flowLog) describe(f flow) Flow {
 			d.Name, d.Also = names[0], names[1:]
 		}
 	}
+	if a := f.dst.Addr(); a == l.net.plan.gw4 || a == l.net.plan.gw6 {
+		d.Name = HostName
+	}
 	return d
 }
 

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -47,6 +49,26 @@ func (f *flowsOf) await(t *testing.T, to string) []Flow {
 		}
 		if time.Now().After(end) {
 			t.Fatalf("no flow to %s was told of, but %s", to, all)
+		}
+	}
+}
+
+// awaitLike waits for a flow that is like another, but for its times and source.
+func (f *flowsOf) awaitLike(t *testing.T, want Flow) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		f.mu.Lock()
+		found := slices.ContainsFunc(f.all, func(got Flow) bool {
+			got.Began, got.Ended, got.Source = want.Began, want.Ended, want.Source
+			return reflect.DeepEqual(got, want)
+		})
+		all := fmt.Sprintf("%+v", f.all)
+		f.mu.Unlock()
+		if found {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no flow is like %+v:\n%s", want, all)
 		}
 	}
 }

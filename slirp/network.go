@@ -206,6 +206,7 @@ func (n *Network) Close() error {
 		if n.host != nil {
 			n.host.Close()
 		}
+		n.flowlog.close()
 	})
 	return nil
 }
