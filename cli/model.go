@@ -35,7 +35,7 @@ func commands() []entry {
 		{"restart", groupSandboxes, "Stop sandboxes and start them again.", func() any { return new(restartCmd) }},
 		{"rm", groupSandboxes, "Remove sandboxes.", func() any { return new(rmCmd) }},
 		{"inspect", groupSandboxes, "Show all that whisk knows of sandboxes, as JSON.", func() any { return new(inspectCmd) }},
-		{"port", groupSandboxes, "Show the published ports of a sandbox.", func() any { return new(portCmd) }},
+		{"port", groupSandboxes, "Show and change the published ports of a sandbox.", func() any { return new(portCmd) }},
 		{"network", groupSandboxes, "Manage networks.", func() any { return new(networkCmd) }},
 		{"up", groupProject, "Start the apps of whisk.toml.", func() any { return new(upCmd) }},
 		{"down", groupProject, "Stop and remove the apps of whisk.toml.", func() any { return new(downCmd) }},

@@ -40,7 +40,13 @@ not be executed, 127 when it was not found, 128+n when signal n ended it.`
 }
 
 func (r *runCmd) run(ctx context.Context, c *call) error {
-	spec, err := r.spec(launcher.NewID(), c.surroundings())
+	user, err := c.user()
+	if err != nil {
+		return err
+	}
+	s := c.surroundings()
+	s.egress = user.Egress
+	spec, err := r.spec(launcher.NewID(), s)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -57,6 +58,7 @@ type surroundings struct {
 	dir, home string
 	lookup    config.Lookup
 	readFile  func(name string) ([]byte, error)
+	egress    string // what the user's config.toml says; may be empty
 }
 
 func (c *call) surroundings() surroundings {
@@ -153,7 +155,7 @@ func environment(files, entries []string, s surroundings) ([]string, error) {
 }
 
 // egress reads --egress, whose values may each be a list, and --host-port.
-func (f *sandboxFlags) egress(spec *launcher.Spec, _ surroundings) error {
+func (f *sandboxFlags) egress(spec *launcher.Spec, s surroundings) error {
 	switch {
 	case len(f.Egress) > 0:
 		e, err := config.ParseEgress(strings.Join(f.Egress, ","))
@@ -162,7 +164,7 @@ func (f *sandboxFlags) egress(spec *launcher.Spec, _ surroundings) error {
 		}
 		spec.Egress = e.String()
 	case spec.Network == spec.ID || spec.Network == "none":
-		spec.Egress = string(config.EgressAll)
+		spec.Egress = cmp.Or(s.egress, string(config.EgressAll))
 	}
 	if spec.Network == "none" && len(f.HostPort) > 0 {
 		return usage("leave out one of the two", "--host-port: a sandbox with --network none reaches no port")

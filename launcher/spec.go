@@ -61,6 +61,8 @@ type Record struct {
 	IPv4        string          `json:"ipv4,omitempty"`
 	IPv6        string          `json:"ipv6,omitempty"`
 	Ports       []PublishedPort `json:"ports,omitempty"`
+	// AskedPorts take the place of App.Ports once whisk port has changed them; nil: it has not. Each is a single port.
+	AskedPorts []config.Port `json:"asked_ports,omitzero"`
 	// Volumes are the anonymous volumes made for this sandbox; rm -v and --rm remove them.
 	Volumes []string `json:"volumes,omitempty"`
 	// Argv, Env, User and Workdir are what was started, after the image's defaults.

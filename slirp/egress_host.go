@@ -223,11 +223,11 @@ func (u *hostUDP) forward(from netip.AddrPort, b []byte) {
 			u.network.log.Debug("egress denied", "protocol", "udp", "from", from, "name", hostName, "why", noHostPort, "port", u.port)
 			return
 		}
-		c, err := net.Dial("udp", u.target(netip.AddrFrom4([4]byte{127, 0, 0, 1}))) // does not wait
+		c, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(u.port)}) // does not wait
 		if err != nil {
 			return
 		}
-		s = newSession(c.(*net.UDPConn))
+		s = newSession(c)
 		s.log = u.network.flowlog.begin(f)
 		if !u.apps.put(from, s) {
 			return

@@ -80,7 +80,7 @@ func (z *zone) answer(w dns.ResponseWriter, q *dns.Msg) {
 		if err != nil {
 			panic(err)
 		}
-		if rr.Header().Rrtype == question.Qtype || rr.Header().Rrtype == dns.TypeCNAME || strings.ToLower(rr.Header().Name) != strings.ToLower(n) {
+		if rr.Header().Rrtype == question.Qtype || rr.Header().Rrtype == dns.TypeCNAME || !strings.EqualFold(rr.Header().Name, n) {
 			m.Answer = append(m.Answer, rr)
 		}
 	}

@@ -35,7 +35,7 @@ func (p *Published) listenTCP(ctx context.Context, at netip.AddrPort) error {
 		return err
 	}
 	lc := net.ListenConfig{KeepAlive: -1} // see detachListener
-	lc.SetMultipathTCP(false) // splice(2) needs plain TCP
+	lc.SetMultipathTCP(false)             // splice(2) needs plain TCP
 	l, err := lc.Listen(ctx, familyOf("tcp", at.Addr()), at.String())
 	if err != nil {
 		return err
@@ -73,7 +73,10 @@ func detachListener(l *net.TCPListener) (fd int, err error) {
 			err = errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1))
 		}
 	})
-	return fd, errors.Join(err, cerr)
+	if err = errors.Join(err, cerr); err != nil && fd > 0 {
+		unix.Close(fd)
+	}
+	return fd, err
 }
 
 // Close stops listening and resets what was forwarded.

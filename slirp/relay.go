@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +20,14 @@ type halfCloser interface {
 
 // resetter is a connection that has its own way of ending with a reset.
 type resetter interface{ reset() }
+
+// failer is a connection that has its own way of telling an error to who does not read.
+type failer interface {
+	failed(over <-chan struct{}) bool
+}
+
+// relayGrace is how long one side may take to receive the last bytes of another one that has failed.
+const relayGrace = 100 * time.Millisecond
 
 // relayBuffer is large enough for a segment of the links' size to pass in one piece.
 const relayBuffer = 128 << 10
@@ -38,10 +48,29 @@ func relay(ctx context.Context, a, b halfCloser) (sent, received int64) {
 		}
 		return n
 	}
+	over := make(chan struct{})
+	var watchers sync.WaitGroup
+	for _, c := range []halfCloser{a, b} {
+		watchers.Go(func() {
+			if !failed(c, over) {
+				return
+			}
+			// What came before the error may still be passed on, if the other side takes it.
+			grace := time.NewTimer(relayGrace)
+			defer grace.Stop()
+			select {
+			case <-grace.C:
+				broken()
+			case <-over:
+			}
+		})
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() { received = oneWay(a, b) })
 	sent = oneWay(b, a)
 	wg.Wait()
+	close(over)
+	watchers.Wait()
 	if !stop() {
 		broken() // waits for the resets to be sent
 	}
@@ -70,6 +99,50 @@ func reset(c halfCloser) {
 		_ = c.SetLinger(0) // fails only if the connection is closed already
 	}
 	c.Close()
+}
+
+// failed waits until a connection has an error, even if nobody reads from it: because its peer has ended sending before, or
+// because what it sent is not taken. It reports false if over is closed first.
+func failed(c halfCloser, over <-chan struct{}) bool {
+	switch c := c.(type) {
+	case failer:
+		return c.failed(over)
+	case *net.TCPConn:
+		return failedKernel(c, over)
+	}
+	return false
+}
+
+// failedKernel waits with a descriptor of its own, since package net lets one goroutine wait for a descriptor at a time.
+func failedKernel(c *net.TCPConn, over <-chan struct{}) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	fd := -1
+	if cerr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil || err != nil {
+		return false
+	}
+	f := os.NewFile(uintptr(fd), "tcp")
+	defer f.Close()
+	end := make(chan struct{})
+	defer close(end)
+	go func() {
+		select {
+		case <-over:
+			_ = f.SetReadDeadline(time.Unix(1, 0))
+		case <-end:
+		}
+	}()
+	own, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	return own.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(fds, 0)
+		return err == nil && n > 0 && fds[0].Revents&unix.POLLERR != 0
+	}) == nil
 }
 
 // relayKernel is relay for two of the kernel's connections.

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -50,19 +51,21 @@ func serve(at string, lines []string) error {
 			fmt.Fprintln(os.Stderr, "outside:", err)
 		}
 	})
-	pc, err := net.ListenPacket("udp", net.JoinHostPort(at, "53"))
+	ctx := context.Background()
+	var lc net.ListenConfig
+	pc, err := lc.ListenPacket(ctx, "udp", net.JoinHostPort(at, "53"))
 	if err != nil {
 		return fmt.Errorf("listening for questions: %w", err)
 	}
-	questions, err := net.Listen("tcp", net.JoinHostPort(at, "53"))
+	questions, err := lc.Listen(ctx, "tcp", net.JoinHostPort(at, "53"))
 	if err != nil {
 		return fmt.Errorf("listening for questions: %w", err)
 	}
-	plain, err := net.Listen("tcp", ":80")
+	plain, err := lc.Listen(ctx, "tcp", ":80")
 	if err != nil {
 		return fmt.Errorf("listening for requests: %w", err)
 	}
-	secret, err := net.Listen("tcp", ":443")
+	secret, err := lc.Listen(ctx, "tcp", ":443")
 	if err != nil {
 		return fmt.Errorf("listening for requests: %w", err)
 	}

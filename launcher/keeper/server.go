@@ -69,6 +69,7 @@ func (s *server) serve(l *listener) error {
 		"/v1/up":            s.handleUp,
 		"/v1/down":          s.handleDown,
 		"/v1/network":       s.handleNetwork,
+		"/v1/ports":         s.handlePorts,
 	} {
 		mux.HandleFunc("POST "+path, s.handler(h))
 	}
@@ -338,10 +339,15 @@ func (s *server) handleStart(r *http.Request, out *reply) error {
 	if err != nil {
 		return err
 	}
-	if err := m.start(r.Context(), nil); err != nil {
+	logged, err := m.watchLog()
+	if err == nil {
+		err = m.start(r.Context(), nil)
+	}
+	if err != nil {
 		m.drop()
 		return err
 	}
+	go m.becomeReady(logged)
 	out.send(Event{Type: EventStarted, ID: m.rec.ID, Record: m.snapshot()})
 	return nil
 }
