@@ -259,5 +259,5 @@ func reverseName(name string) (netip.Addr, bool) {
 		}
 	}
 	a, err := netip.ParseAddr(string(text))
-	return a, err == nil
+	return a, err == nil && a.Zone() == ""
 }
