@@ -47,7 +47,8 @@ func (s *Spec) NetworkName() string { return cmp.Or(s.App.Name, s.Name) }
 // Private says that a sandbox has a network of its own, which ends with it.
 func (s *Spec) Private() bool { return s.Network == s.ID }
 
-// NetworkData is the folder of what is kept of a network that several sandboxes may join: its egress log.
+// NetworkData is the folder of what is kept of a network that several sandboxes may join: its egress log, and what whisk
+// network create has said of it.
 func (d Dirs) NetworkData(name string) string { return filepath.Join(d.Data, "networks", name) }
 
 // EgressLog is the file of a network's egress log.
