@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,13 +91,19 @@ func (c *call) runOpen(ctx context.Context, p *config.Project, apps []string) er
 // openEgress is a project that may reach everything.
 func openEgress(p *config.Project) *config.Project {
 	open := *p
-	open.Egress = "all"
+	open.Egress = string(config.EgressAll)
+	open.Apps = slices.Clone(p.Apps)
+	for i := range open.Apps {
+		open.Apps[i].Egress = ""
+	}
 	return &open
 }
 
 // closedNote says that a log cannot tell all, as the network was not open.
 func (c *call) closedNote(records []*launcher.Record) {
-	if i := slices.IndexFunc(records, func(r *launcher.Record) bool { return r.Egress != "" && r.Egress != "all" }); i >= 0 {
+	if i := slices.IndexFunc(records, func(r *launcher.Record) bool {
+		return cmp.Or(r.App.Egress, r.Egress, string(config.EgressAll)) != string(config.EgressAll)
+	}); i >= 0 {
 		c.warnf("its egress is not open: what it was denied is not learned")
 		c.hint("whisk down, then whisk egress learn")
 	}

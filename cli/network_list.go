@@ -29,6 +29,7 @@ type networkRow struct {
 	IPv4      string          `json:"ipv4,omitempty"` // subnet; empty before it runs where whisk chooses it
 	IPv6      string          `json:"ipv6,omitempty"`
 	Gateway   []string        `json:"gateway,omitempty"`
+	Warnings  []string        `json:"warnings,omitempty"`
 	CreatedAt time.Time       `json:"created_at,omitzero"`
 	Sandboxes []networkMember `json:"sandboxes"`
 }
@@ -130,6 +131,7 @@ func (c *call) live(ctx context.Context, row *networkRow) error {
 		return nil
 	}
 	row.Running, row.Egress, row.IPv4, row.IPv6 = true, info.Egress, info.IPv4.String(), info.IPv6.String()
+	row.Warnings = info.Warnings
 	for _, a := range info.Gateway {
 		row.Gateway = append(row.Gateway, a.String())
 	}

@@ -30,10 +30,10 @@ type FlowLine struct {
 	Began    time.Time `json:"began"`              // when its first packet came
 	App      string    `json:"app"`                // the sandbox's name on its network
 	Verdict  string    `json:"verdict"`            // FlowAllowed, FlowDenied, FlowFailed or FlowLost
-	Protocol string    `json:"protocol,omitempty"` // "tcp", "udp" or "icmp" (ping); empty in a sum of several
+	Protocol string    `json:"protocol,omitempty"` // "tcp", "udp", "icmp" (ping), or "dns": a name that the app was kept from asking for; empty in a sum
 	Name     string    `json:"name,omitempty"`     // what the app's DNS had called the address; empty: nothing
 	Also     []string  `json:"also,omitempty"`     // further names of the address, which the app may have meant as well
-	Address  string    `json:"address,omitempty"`  // empty in a sum of several
+	Address  string    `json:"address,omitempty"`  // empty for a name, and in a sum of several
 	Port     uint16    `json:"port,omitempty"`     // of TCP and UDP
 	Sent     int64     `json:"sent"`               // bytes of payload from the app
 	Received int64     `json:"received"`           // bytes of payload to the app
@@ -47,7 +47,8 @@ func (s *Spec) NetworkName() string { return cmp.Or(s.App.Name, s.Name) }
 // Private says that a sandbox has a network of its own, which ends with it.
 func (s *Spec) Private() bool { return s.Network == s.ID }
 
-// NetworkData is the folder of what is kept of a network that several sandboxes may join: its egress log.
+// NetworkData is the folder of what is kept of a network that several sandboxes may join: its egress log, and what whisk
+// network create has said of it.
 func (d Dirs) NetworkData(name string) string { return filepath.Join(d.Data, "networks", name) }
 
 // EgressLog is the file of a network's egress log.
@@ -72,11 +73,8 @@ func HasEgressLog(d Dirs, network string) bool {
 	return err == nil
 }
 
-// RemoveEgressLog forgets the flows of a network. It is an error if a keeper holds the network.
+// RemoveEgressLog forgets the flows of a network, which no keeper should hold: it would write on where nobody looks.
 func RemoveEgressLog(d Dirs, network string) error {
-	if Held(d, network) {
-		return fmt.Errorf("remove egress log: network %q is in use", network)
-	}
 	if err := removeLines(d.EgressLog(network)); err != nil {
 		return fmt.Errorf("remove egress log: %w", err)
 	}

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/whisk-sandbox/whisk/slirp"
 )
 
 // Learned is what would have allowed the flows of a log.
@@ -47,6 +49,9 @@ func LearnEgress(lines []FlowLine, apps []string) Learned {
 			l.Denied += line.Count
 			continue
 		}
+		if line.Name == slirp.HostName {
+			continue // host_ports allows it, and no rule can
+		}
 		needs := needsOf(line)
 		if needs == nil {
 			l.Summed += line.Count
@@ -79,19 +84,11 @@ func needsOf(line *FlowLine) []EgressNeed {
 	}
 	// A name opens public addresses only (whoever answers for it could point it anywhere); without the name, though, the
 	// app would not be told the address.
-	if needs == nil || !public(addr) {
+	if needs == nil || !slirp.Public(addr) {
 		needs = append(needs, EgressNeed{Protocol: line.Protocol, Addr: addr, Port: line.Port})
 	}
 	return needs
 }
-
-// public says whether an address is one of the internet's.
-func public(a netip.Addr) bool {
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !carrierGrade.Contains(a)
-}
-
-// carrierGrade are the addresses of providers' own networks, RFC 6598.
-var carrierGrade = netip.MustParsePrefix("100.64.0.0/10")
 
 // hostName says whether a name can stand in a rule.
 func hostName(name string) bool {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/whisk-sandbox/whisk/config"
 )
 
 // flow reads "web api.example.com 192.0.2.1:443/tcp" as a line; "-" is no name.
@@ -65,6 +67,12 @@ func TestLearnEgress(t *testing.T) {
 			flows:   "web b.example.com,a.example.com 1.1.1.1:443/tcp",
 			network: "a.example.com:443 b.example.com:443",
 			byApp:   map[string]string{"web": "a.example.com:443 b.example.com:443"},
+		},
+		{
+			name:    "ports of the host are no rule's",
+			flows:   "web host.whisk.internal 10.1.2.1:5432/tcp|web a.example.com 1.1.1.1:443/tcp",
+			network: "a.example.com:443",
+			byApp:   map[string]string{"web": "a.example.com:443"},
 		},
 		{
 			name:    "ports count",
@@ -130,6 +138,11 @@ func TestLearnEgress(t *testing.T) {
 				}
 			}
 			got := LearnEgress(lines, c.apps)
+			for _, need := range got.Network {
+				if _, err := config.ParseEgressRule(need.String()); err != nil {
+					t.Errorf("whisk.toml does not take %s: %v", need, err)
+				}
+			}
 			if r := rules(got.Network); r != c.network {
 				t.Errorf("network: got %s, want %s", r, c.network)
 			}

@@ -59,11 +59,7 @@ func Networks(d Dirs) ([]Network, error) {
 	}
 	var out []Network
 	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok || strings.HasPrefix(name, ".") {
-			continue
-		}
-		if n, err := NetworkSettings(d, name); err == nil && n.Name != "" {
+		if n, err := NetworkSettings(d, e.Name()); err == nil && n.Name != "" { // others have only an egress log
 			out = append(out, n)
 		}
 	}
@@ -93,10 +89,13 @@ func CreateNetwork(d Dirs, n Network) error {
 		return &Error{Message: fmt.Sprintf("network %q runs already, and would not change before its last sandbox ends", n.Name), Hint: "stop its sandboxes first; whisk network inspect " + n.Name + " lists them", Exit: ExitWhisk}
 	}
 	n.Version, n.CreatedAt = SpecVersion, time.Now().UTC()
+	if err := os.MkdirAll(d.NetworkData(n.Name), 0o700); err != nil {
+		return fmt.Errorf("create network %q: %w", n.Name, err)
+	}
 	return writeJSON(d.NetworkRecord(n.Name), n, true)
 }
 
-// RemoveNetwork forgets a network that was created. Sandboxes that would start on it again, even ones that have ended,
+// RemoveNetwork forgets a network that was created, with its egress log. Sandboxes that would start on it again, even ones that have ended,
 // keep it.
 func RemoveNetwork(d Dirs, name string) error {
 	unlock, err := lockNetworks(d)
@@ -128,7 +127,10 @@ func RemoveNetwork(d Dirs, name string) error {
 	if err := os.Remove(d.NetworkRecord(name)); err != nil {
 		return fmt.Errorf("remove network %q: %w", name, err)
 	}
-	return nil
+	if Held(d, name) {
+		return nil // its keeper is leaving, and has the log open
+	}
+	return RemoveEgressLog(d, name)
 }
 
 func noNetwork(name string) error {
@@ -160,10 +162,10 @@ func lockNetworks(d Dirs) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// NetworkRecords holds one file a network that was created.
+// NetworkRecords holds one folder a network of which something is kept; see NetworkData.
 func (d Dirs) NetworkRecords() string { return filepath.Join(d.Data, "networks") }
 
-// NetworkRecord is the file of one of them.
+// NetworkRecord is the file of a network that was created.
 func (d Dirs) NetworkRecord(name string) string {
-	return filepath.Join(d.NetworkRecords(), name+".json")
+	return filepath.Join(d.NetworkData(name), "network.json")
 }

@@ -37,6 +37,7 @@ type nameServer struct {
 	gateway  [2]netip.Addr
 	subnets  [2]netip.Prefix
 	isHost   func(netip.Addr) bool
+	flowlog  *flowLog
 
 	ctx     context.Context
 	busy    chan struct{}

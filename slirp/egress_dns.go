@@ -38,16 +38,19 @@ func (s *nameServer) forbid(q *dns.Msg, e *Endpoint) *dns.Msg {
 		return nil
 	case config.EgressInternet:
 		if a, ok := reverseName(name); ok && !public(a) {
+			s.flowlog.deniedName(e, name, "egress is internet")
 			return prohibitedName(q, "egress is internet")
 		}
 		return nil
 	case config.EgressList:
 	default:
+		s.flowlog.deniedName(e, name, "egress is none")
 		return prohibitedName(q, "egress is none")
 	}
 	wildcard, why := nameRule(e.egress.Rules, name)
 	if why != "" {
 		s.log.Debug("name denied", "app", e.name, "name", name, "why", why)
+		s.flowlog.deniedName(e, name, why)
 		return prohibitedName(q, why)
 	}
 	if !forwardedType(question.Qtype) {
@@ -55,6 +58,7 @@ func (s *nameServer) forbid(q *dns.Msg, e *Endpoint) *dns.Msg {
 	}
 	if wildcard && !e.budget.spend(time.Now(), name) {
 		s.log.Debug("name denied", "app", e.name, "name", name, "why", "too many names below wildcards")
+		s.flowlog.deniedName(e, name, "too many names below wildcards in a short time")
 		m := failure(q, dns.RcodeServerFailure) // it may be asked again later
 		return explain(m, "too many names below wildcards in a short time")
 	}

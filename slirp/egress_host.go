@@ -30,6 +30,9 @@ type hostPort struct {
 	users map[*Endpoint]context.Context // each ends when its sandbox leaves
 }
 
+// noHostPort is why a port that another sandbox may use is denied.
+const noHostPort = "this sandbox has no such host port"
+
 // hostUDP is a gateway's socket for UDP.
 type hostUDP struct {
 	*hostPort
@@ -167,11 +170,15 @@ func (h *hostPort) accept(l *net.TCPListener) {
 func (h *hostPort) serve(app *net.TCPConn) {
 	from := app.RemoteAddr().(*net.TCPAddr).AddrPort()
 	life := h.user(from.Addr())
+	f := flow{protoTCP, unmapped(from), unmapped(app.LocalAddr().(*net.TCPAddr).AddrPort())}
 	if life == nil {
-		h.network.log.Debug("egress denied", "protocol", "tcp", "from", from, "name", hostName, "why", "this sandbox has no such host port", "port", h.port)
+		h.network.flowlog.denied(f, noHostPort)
+		h.network.log.Debug("egress denied", "protocol", "tcp", "from", from, "name", hostName, "why", noHostPort, "port", h.port)
 		reset(app)
 		return
 	}
+	log := h.network.flowlog.begin(f)
+	defer log.end()
 	d := net.Dialer{Timeout: publishTimeout, KeepAlive: -1}
 	c, err := d.DialContext(life, "tcp", h.target(netip.AddrFrom4([4]byte{127, 0, 0, 1})))
 	if errors.Is(err, unix.ECONNREFUSED) {
@@ -179,13 +186,19 @@ func (h *hostPort) serve(app *net.TCPConn) {
 	}
 	if err != nil {
 		h.network.log.Debug("host port does not answer", "port", h.port, "err", err)
+		log.fail(err)
 		reset(app)
 		return
 	}
-	relay(life, app, c.(*net.TCPConn))
+	log.count(relay(life, app, c.(*net.TCPConn)))
 }
 
 func (h *hostPort) target(a netip.Addr) string { return netip.AddrPortFrom(a, h.port).String() }
+
+// unmapped writes an IPv4 address in IPv6's clothes as what it is.
+func unmapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
 
 func (u *hostUDP) run() {
 	b := u.buffers.get()
@@ -197,15 +210,17 @@ func (u *hostUDP) run() {
 			}
 			continue // an answer that an app did not take
 		}
-		u.forward(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), b[:n])
+		u.forward(unmapped(from), b[:n])
 	}
 }
 
 func (u *hostUDP) forward(from netip.AddrPort, b []byte) {
 	s := u.apps.get(from)
 	if s == nil {
+		f := flow{protoUDP, from, unmapped(u.conn.LocalAddr().(*net.UDPAddr).AddrPort())}
 		if u.user(from.Addr()) == nil {
-			u.network.log.Debug("egress denied", "protocol", "udp", "from", from, "name", hostName, "why", "this sandbox has no such host port", "port", u.port)
+			u.network.flowlog.denied(f, noHostPort)
+			u.network.log.Debug("egress denied", "protocol", "udp", "from", from, "name", hostName, "why", noHostPort, "port", u.port)
 			return
 		}
 		c, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(u.port)}) // does not wait
@@ -213,23 +228,32 @@ func (u *hostUDP) forward(from netip.AddrPort, b []byte) {
 			return
 		}
 		s = newSession(c)
+		s.log = u.network.flowlog.begin(f)
 		if !u.apps.put(from, s) {
 			return
 		}
 		u.wg.Go(func() { u.receive(from, s) })
 	}
 	s.touch()
-	if _, err := s.conn.Write(b); err != nil {
+	n, err := s.conn.Write(b)
+	s.log.count(int64(n), 0)
+	if err != nil {
+		s.log.fail(err)
 		u.network.log.Debug("datagram for host port not delivered", "port", u.port, "err", err)
 	}
 }
 
 // receive carries the host's answers to an app.
 func (u *hostUDP) receive(from netip.AddrPort, s *session) {
+	defer s.log.end()
 	defer u.apps.end(from, s)
 	u.buffers.receive(s.conn, func() time.Time { return s.expiry(udpUnreplied, udpReplied) }, func(b []byte) {
 		s.touch()
 		s.replied.Store(true)
+		s.log.count(0, int64(len(b)))
 		_, _ = u.conn.WriteToUDPAddrPort(b, from) // an app that has gone is found out by the next read
-	}, func(error) bool { return true })
+	}, func(err error) bool {
+		s.log.fail(err)
+		return true
+	})
 }

@@ -3,6 +3,7 @@ package slirp
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,8 @@ func TestHostPorts(t *testing.T) {
 	host.echoUDP("udp", at("127.0.0.1", port))
 	six := portOf(host.echoTCP("tcp", "[::1]:0"))
 	silent := 9
-	n := newNetwork(t, func(c *Config) { c.ResolvConf = conf })
+	var flows flowsOf
+	n := newNetwork(t, func(c *Config) { c.ResolvConf, c.OnFlow = conf, flows.take })
 	attach := func(name, egress string, ports ...uint16) (*namespace, *Endpoint) {
 		ns := newNamespace(t)
 		e, err := n.Attach(context.Background(), AttachOptions{NetNS: ns.fd, Name: name, Egress: egress, HostPorts: ports})
@@ -76,6 +78,20 @@ func TestHostPorts(t *testing.T) {
 		t.Errorf("%d host ports are open, want the one that is shared", left)
 	}
 	roundTrip(t, shared.mustDial("tcp", at(gw4, port)), []byte("still there"))
+
+	// All of it is in the log.
+	for _, gw := range []string{gw4.String(), gw6.String()} {
+		for _, want := range []Flow{
+			{App: "web", Protocol: "tcp", To: netip.MustParseAddrPort(at(gw, six)), Sent: 5, Received: 5},
+			{App: "web", Protocol: "udp", To: netip.MustParseAddrPort(at(gw, port)), Sent: 5, Received: 5},
+			{App: "web", Protocol: "tcp", To: netip.MustParseAddrPort(at(gw, silent)), Why: "connection refused"},
+			{App: "other", Protocol: "tcp", To: netip.MustParseAddrPort(at(gw, port)), Denied: true, Why: noHostPort},
+			{App: "other", Protocol: "udp", To: netip.MustParseAddrPort(at(gw, port)), Denied: true, Why: noHostPort},
+		} {
+			want.Name, want.Count = HostName, 1
+			flows.awaitLike(t, want)
+		}
+	}
 
 	ns := newNamespace(t)
 	if _, err := n.Attach(context.Background(), AttachOptions{NetNS: ns.fd, Name: "dns", HostPorts: []uint16{uint16(port), 53}}); err == nil || !strings.Contains(err.Error(), "host port 53") {

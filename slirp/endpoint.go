@@ -71,7 +71,7 @@ func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error
 	if err != nil {
 		return nil, fmt.Errorf("attaching %q: duplicating its network namespace: %w", a.Name, err)
 	}
-	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, groups: a.Groups, isolate: a.Isolate, reaches: a.Reaches, egress: egress, netns: netns}
+	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, groups: a.Groups, isolate: a.Isolate, reaches: n.names.namesOf(a.Reaches), egress: egress, netns: netns}
 	if err := n.reserve(e, a.IPv4); err != nil {
 		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)

@@ -18,9 +18,9 @@ type Flow struct {
 	Began    time.Time
 	Ended    time.Time
 	App      string         // the sandbox's name on this network
-	Protocol string         // "tcp", "udp" or "icmp"
+	Protocol string         // "tcp", "udp" or "icmp"; "dns": a name that it was kept from asking for; empty in a sum of several
 	Source   netip.AddrPort // the sandbox's address; a ping's identifier stands for the port
-	To       netip.AddrPort // the zero AddrPort in a sum of several destinations; a ping's port is 0
+	To       netip.AddrPort // the zero AddrPort for a name, and in a sum of several; a ping's port is 0
 	Name     string         // what the sandbox knows To as, from its own DNS; empty: it used the address
 	Also     []string       // what else it knows To as: several names may share an address, and which one it meant cannot be told
 	Sent     int64          // bytes of payload from the sandbox
@@ -87,6 +87,9 @@ func (l *flowLog) describe(f flow) Flow {
 			d.Name, d.Also = names[0], names[1:]
 		}
 	}
+	if a := f.dst.Addr(); a == l.net.plan.gw4 || a == l.net.plan.gw6 {
+		d.Name = HostName
+	}
 	return d
 }
 
@@ -98,6 +101,17 @@ func (l *flowLog) denied(f flow, why string) {
 	d := l.describe(f)
 	d.Ended, d.Denied, d.Why = d.Began, true, why
 	l.failed.add(d)
+}
+
+// deniedName tells of a name that the policy keeps a sandbox from asking for.
+func (l *flowLog) deniedName(e *Endpoint, name, why string) {
+	if l == nil {
+		return
+	}
+	now := time.Now()
+	l.failed.add(Flow{
+		Began: now, Ended: now, App: e.name, Protocol: "dns", Source: netip.AddrPortFrom(e.v4, 0), Name: name, Denied: true, Why: why, Count: 1,
+	})
 }
 
 // count adds bytes of payload.

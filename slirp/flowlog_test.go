@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -47,6 +49,26 @@ func (f *flowsOf) await(t *testing.T, to string) []Flow {
 		}
 		if time.Now().After(end) {
 			t.Fatalf("no flow to %s was told of, but %s", to, all)
+		}
+	}
+}
+
+// awaitLike waits for a flow that is like another, but for its times and source.
+func (f *flowsOf) awaitLike(t *testing.T, want Flow) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		f.mu.Lock()
+		found := slices.ContainsFunc(f.all, func(got Flow) bool {
+			got.Began, got.Ended, got.Source = want.Began, want.Ended, want.Source
+			return reflect.DeepEqual(got, want)
+		})
+		all := fmt.Sprintf("%+v", f.all)
+		f.mu.Unlock()
+		if found {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no flow is like %+v:\n%s", want, all)
 		}
 	}
 }
@@ -218,6 +240,58 @@ func testFlows(t *testing.T, userMode bool) {
 			}
 		}
 	})
+}
+
+func TestDeniedNamesAndHostsAreToldOf(t *testing.T) {
+	inet := internet(t)
+	var flows flowsOf
+	conf := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(conf, []byte("nameserver "+inetV6+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	upstream(t, inetV6, sharedV4)
+	if err := publicAddresses(); err != nil {
+		t.Fatal(err)
+	}
+	n := newNetwork(t, func(c *Config) { c.OnFlow, c.ResolvConf, c.Egress = flows.take, conf, "good.example" })
+	app, e := newSandbox(t, n, "web")
+	for range 3 {
+		ask(t, app, n, "udp4", "bad.example", dns.TypeA)
+	}
+	if got := said(ask(t, app, n, "udp4", "good.example", dns.TypeA)); got != "NOERROR, A "+sharedV4 {
+		t.Fatalf("good.example: got %s", got)
+	}
+	request := func(host string) (string, int) {
+		request := "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n"
+		a := inet.echoTCP("tcp", at(sharedV4, 0)).String()
+		c := app.mustDial("tcp", a)
+		_, _ = io.WriteString(c, request)
+		_, _ = io.ReadFull(c, make([]byte, len(request)))
+		c.Close()
+		return a, len(request)
+	}
+	lie, _ := request("bad.example")
+	if f := flows.one(t, lie, "web", "tcp"); !f.Denied || f.Name != "good.example" || !strings.Contains(f.Why, "bad.example") {
+		t.Errorf("a request for another host: got %+v", f)
+	}
+	honest, size := request("good.example")
+	if f := flows.one(t, honest, "web", "tcp"); f.Denied || f.Name != "good.example" || f.Sent != int64(size) || f.Received != int64(size) {
+		t.Errorf("a request for the host that is allowed: got %+v, want %d bytes each way", f, size)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n.flowlog.close() // tells what is held back
+	asked := 0
+	for _, f := range flows.await(t, netip.AddrPort{}.String()) {
+		if f.Protocol != "dns" || f.Name != "bad.example" || f.App != "web" || !f.Denied || f.Why == "" {
+			t.Errorf("got %+v", f)
+		}
+		asked += f.Count
+	}
+	if asked != 3 {
+		t.Errorf("%d questions for bad.example were told of, want 3", asked)
+	}
 }
 
 func TestClosingTellsOfOpenFlows(t *testing.T) {

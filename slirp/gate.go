@@ -125,7 +125,6 @@ func (g *gate) close() {
 	g.udp.flows.close()
 	g.echo.flows.close()
 	g.wg.Wait() // relays reset both halves when the context ends
-	g.flowlog.close()
 	g.tcp.close()
 	g.up.close()
 }

@@ -2,10 +2,11 @@ package slirp
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -14,8 +15,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoIsolation says that the kernel cannot keep the sandboxes of a network from each other.
-var ErrNoIsolation = errors.New("the kernel cannot keep sandboxes of one network apart")
+// IsolationError says why the kernel cannot keep the sandboxes of a network from each other.
+type IsolationError struct{ Err error }
+
+func (e *IsolationError) Error() string {
+	return fmt.Sprintf("keeping sandboxes of one network apart: %v", e.Err)
+}
+
+// Unwrap returns the reason.
+func (e *IsolationError) Unwrap() error { return e.Err }
+
+// Hint is what the user can do about it.
+func (e *IsolationError) Hint() string {
+	return "sudo modprobe -a nf_tables nft_ct nft_reject_inet; or leave isolate and networks out"
+}
 
 // defaultGroup is the group of sandboxes that name none.
 const defaultGroup = "default"
@@ -32,7 +45,19 @@ func mayReach(from, to *Endpoint) bool {
 	if !from.isolate && !to.isolate {
 		return true
 	}
-	return slices.ContainsFunc(from.reaches, func(name string) bool { return slices.Contains(to.names(), canonical(name)) })
+	return slices.ContainsFunc(from.reaches, func(name string) bool { return slices.Contains(to.names(), name) })
+}
+
+// namesOf writes names as Endpoint.names has them: db.shop is db in the network shop.
+func (n *names) namesOf(reaches []string) []string {
+	out := make([]string, len(reaches))
+	for i, name := range reaches {
+		out[i] = canonical(name)
+		if n.network != "" {
+			out[i] = strings.TrimSuffix(out[i], "."+n.network)
+		}
+	}
+	return out
 }
 
 func (e *Endpoint) groupsOf() []string {
@@ -94,26 +119,23 @@ type wall struct {
 // router's thread.
 func (n *Network) enforce() error {
 	n.mu.Lock()
-	needed := n.walled
-	var all []*Endpoint
-	for _, e := range n.endpoints {
-		all = append(all, e)
-	}
-	n.mu.Unlock()
-	if !needed {
+	if !n.walled {
+		n.mu.Unlock()
 		return nil
 	}
+	all := slices.Collect(maps.Values(n.endpoints))
+	n.mu.Unlock()
 	want := wallPlan(all)
 	if n.wall == nil {
 		w, err := newWall(n.plan, want)
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrNoIsolation, err)
+			return &IsolationError{err}
 		}
 		n.wall = w
 		return nil
 	}
 	if err := n.wall.update(want); err != nil {
-		return fmt.Errorf("%w: %w", ErrNoIsolation, err)
+		return &IsolationError{err}
 	}
 	return nil
 }
@@ -137,7 +159,10 @@ func newWall(p plan, want []linkPair) (*wall, error) {
 		}
 	}
 	if err := w.change(c, want); err != nil {
-		return nil, errors.Join(fmt.Errorf("adding nftables rules: %w", err), missingForWall())
+		if missing := missingForWall(); missing != nil {
+			err = missing
+		}
+		return nil, fmt.Errorf("adding nftables rules: %w", err)
 	}
 	return w, nil
 }

@@ -20,7 +20,7 @@ import (
 
 func TestWallPlan(t *testing.T) {
 	app := func(index int, name string, groups, reaches string) *Endpoint {
-		return &Endpoint{index: index, name: name, aliases: []string{name + "-alias"}, groups: strings.Fields(groups), reaches: strings.Fields(reaches)}
+		return &Endpoint{index: index, name: name, aliases: []string{name + "-alias"}, groups: strings.Fields(groups), reaches: newNames("shop").namesOf(strings.Fields(reaches))}
 	}
 	alone := func(apps ...*Endpoint) []*Endpoint {
 		for _, e := range apps {
@@ -36,6 +36,8 @@ func TestWallPlan(t *testing.T) {
 		{"nothing said", []*Endpoint{app(1, "web", "", ""), app(2, "db", "", "")}, "1>2 2>1"},
 		{"isolated", alone(app(1, "web", "", "db"), app(2, "db", "", ""), app(3, "x", "", "")), "1>2"},
 		{"by alias and in capitals", alone(app(1, "web", "", "DB-alias"), app(2, "db", "", "")), "1>2"},
+		{"by its full name", alone(app(1, "web", "", "db.Shop."), app(2, "db", "", "")), "1>2"},
+		{"by the name on another network", alone(app(1, "web", "", "db.house"), app(2, "db", "", "")), ""},
 		{"both ways", alone(app(1, "web", "", "db"), app(2, "db", "", "web")), "1>2 2>1"},
 		{"named but absent", alone(app(1, "web", "", "db")), ""},
 		{"groups", []*Endpoint{app(1, "web", "front", ""), app(2, "api", "front back", ""), app(3, "db", "back", "")}, "1>2 2>1 2>3 3>2"},
@@ -294,8 +296,9 @@ func TestIsolationFailsClosed(t *testing.T) {
 		e.Close()
 		t.Fatal("a sandbox has joined that nothing keeps apart")
 	}
-	if !errors.Is(err, ErrNoIsolation) || !strings.Contains(err.Error(), "nf_tables is missing") {
-		t.Errorf("got %q, want ErrNoIsolation and what is missing", err)
+	fault, ok := errors.AsType[*IsolationError](err)
+	if !ok || !strings.Contains(err.Error(), "nf_tables is missing") || strings.Contains(err.Error(), "\n") || !strings.Contains(fault.Hint(), "modprobe") {
+		t.Errorf("got %q, want an IsolationError of one line that says what is missing", err)
 	}
 }
 

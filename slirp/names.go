@@ -10,6 +10,9 @@ import (
 // hostName is what a sandbox calls the machine it runs on.
 const hostName = "host.whisk.internal"
 
+// HostName is the name of a Flow to a port of the host's that AttachOptions.HostPorts has opened.
+const HostName = hostName
+
 // names are the addresses that the network's own names stand for. Names are kept in lower case, without the last dot.
 type names struct {
 	network string // zone of the full names: app.network

@@ -118,7 +118,7 @@ func (n *Network) open() (err error) {
 		return err
 	}
 	n.dns = &nameServer{log: n.log, names: n.names, resolver: resolver{path: n.config.ResolvConf},
-		gateway: [2]netip.Addr{n.plan.gw4, n.plan.gw6}, subnets: [2]netip.Prefix{n.plan.v4, n.plan.v6}, isHost: n.isHost}
+		gateway: [2]netip.Addr{n.plan.gw4, n.plan.gw6}, subnets: [2]netip.Prefix{n.plan.v4, n.plan.v6}, isHost: n.isHost, flowlog: n.flowlog}
 	return n.thread.do(func() error {
 		if n.router, err = openRouteSocket(); err != nil {
 			return err
@@ -206,6 +206,7 @@ func (n *Network) Close() error {
 		if n.host != nil {
 			n.host.Close()
 		}
+		n.flowlog.close()
 	})
 	return nil
 }

@@ -58,6 +58,9 @@ func embedded(a netip.Addr) netip.Addr {
 	return a
 }
 
+// Public reports whether an address belongs to the internet at large: what egress "internet" and rules about names open.
+func Public(a netip.Addr) bool { return public(a) }
+
 // public reports whether an address belongs to the internet at large, and not to a host, a link, a site or nobody.
 func public(a netip.Addr) bool {
 	if a.Zone() != "" {

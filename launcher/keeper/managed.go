@@ -250,10 +250,6 @@ func (m *managed) alone(sb *launcher.Sandbox) error {
 // plug publishes the ports of a sandbox that has joined the network, and tells it its names.
 func (m *managed) plug(ctx context.Context, ep *slirp.Endpoint, sb *launcher.Sandbox) error {
 	app := &m.rec.App
-	m.mu.Lock()
-	m.ep = ep
-	m.rec.IPv4, m.rec.IPv6, m.rec.Ports = addressOf(ep.IPv4()), addressOf(ep.IPv6()), nil
-	m.mu.Unlock()
 	if err := m.publishAll(ctx, ep); err != nil {
 		return err
 	}

@@ -17,15 +17,17 @@ type NetworkInfo struct {
 	IPv6    netip.Prefix `json:"ipv6"`
 	Gateway []netip.Addr `json:"gateway"` // the router's address of each family
 	Egress  string       `json:"egress"`
+	// Warnings say what does not work as it should on this machine, one line each.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // makeNetwork makes the network that the keeper holds, as whisk network create has described it.
-func makeNetwork(ctx context.Context, doc *stage, egress string, onFlow func(slirp.Flow)) (*slirp.Network, launcher.Network, error) {
+func makeNetwork(ctx context.Context, doc *stage, egress string, log slog.Handler, onFlow func(slirp.Flow)) (*slirp.Network, launcher.Network, error) {
 	settings, err := launcher.NetworkSettings(doc.Dirs, doc.Network)
 	if err != nil {
 		return nil, settings, err
 	}
-	c := slirp.Config{Name: doc.Network, IPv4: settings.IPv4, IPv6: settings.IPv6, Egress: cmp.Or(settings.Egress, egress), Log: slog.New(slog.DiscardHandler), OnFlow: onFlow}
+	c := slirp.Config{Name: doc.Network, IPv4: settings.IPv4, IPv6: settings.IPv6, Egress: cmp.Or(settings.Egress, egress), Log: slog.New(log), OnFlow: onFlow}
 	settings.Egress = c.Egress
 	if !c.IPv4.IsValid() || !c.IPv6.IsValid() {
 		taken, _ := slirp.HostPrefixes() // without the list, a clash is as unlikely as the hash makes it
@@ -50,7 +52,7 @@ func (s *server) handleNetwork(_ *http.Request, out *reply) error {
 		return nil
 	}
 	v4, v6 := n.Gateway()
-	out.send(Event{Type: EventNetwork, Network: &NetworkInfo{IPv4: settings.IPv4, IPv6: settings.IPv6, Gateway: []netip.Addr{v4, v6}, Egress: settings.Egress}})
+	out.send(Event{Type: EventNetwork, Network: &NetworkInfo{IPv4: settings.IPv4, IPv6: settings.IPv6, Gateway: []netip.Addr{v4, v6}, Egress: settings.Egress, Warnings: s.warnings.all()}})
 	return nil
 }
 

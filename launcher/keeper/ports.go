@@ -73,8 +73,13 @@ func (m *managed) publish(ctx context.Context, ep *slirp.Endpoint, asked config.
 	return p, nil
 }
 
-// publishAll publishes what a sandbox begins with: what whisk port has made of it, or else what its app says.
+// publishAll publishes what a sandbox begins with: what whisk port has made of it, or else what its app says. Until it is
+// through, nothing can be added.
 func (m *managed) publishAll(ctx context.Context, ep *slirp.Endpoint) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ep = ep
+	m.rec.IPv4, m.rec.IPv6, m.rec.Ports = addressOf(ep.IPv4()), addressOf(ep.IPv6()), nil
 	asked := m.rec.AskedPorts
 	if asked == nil {
 		asked = singles(m.rec.App.Ports)
@@ -84,10 +89,8 @@ func (m *managed) publishAll(ctx context.Context, ep *slirp.Endpoint) error {
 		if err != nil {
 			return err // the caller unplugs
 		}
-		m.mu.Lock()
 		m.ports = append(m.ports, p)
 		m.rec.Ports = append(m.rec.Ports, p.at)
-		m.mu.Unlock()
 	}
 	return nil
 }

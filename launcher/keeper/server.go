@@ -44,6 +44,7 @@ type server struct {
 	flows   *flowLog
 	// settings are those of a network that was created; they are there with net.
 	settings launcher.Network
+	warnings warnings
 
 	settled sync.Once
 
@@ -200,7 +201,7 @@ func checkVersion(v int) error {
 // network makes the network with its first sandbox, whose egress policy it takes unless it was created with one.
 func (s *server) network(ctx context.Context, egress string) (*slirp.Network, error) {
 	s.netOnce.Do(func() {
-		n, settings, err := makeNetwork(ctx, s.doc, egress, s.flows.take)
+		n, settings, err := makeNetwork(ctx, s.doc, egress, &s.warnings, s.flows.take)
 		if err == nil {
 			go s.flows.run()
 		}
