@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +28,7 @@ func planFence(r *rights.Rights, unconfined bool, missing []string) (rights.Fenc
 	}
 	abi, err := rights.LandlockABI()
 	if err != nil {
-		if givenUp(missing, "landlock") {
+		if slices.Contains(missing, "landlock") {
 			return rights.Fence{}, nil
 		}
 		return rights.Fence{}, missingWall("landlock", err)
@@ -35,18 +36,26 @@ func planFence(r *rights.Rights, unconfined bool, missing []string) (rights.Fenc
 	return rights.PlanFence(abi), nil
 }
 
+// Dispensable are the walls that a sandbox may be asked to do without where this machine cannot build them.
+var Dispensable = [...]string{"seccomp", "landlock"}
+
+// checkFilter looks whether the filter can be installed, before anything is built; without it only on the user's word.
+func checkFilter(r *rights.Rights, missing []string) error {
+	if len(r.Filter) == 0 {
+		return nil
+	}
+	if err := rights.CheckSeccomp(); err != nil {
+		if !slices.Contains(missing, "seccomp") {
+			return missingWall("seccomp", err)
+		}
+		r.Filter = nil
+	}
+	return nil
+}
+
 // missingWall is the error of a wall that this machine does not let whisk build.
 func missingWall(name string, err error) error {
 	return &Error{Message: fmt.Sprintf("the wall %q cannot be built here: %v", name, err), Hint: "to do without it: --allow-missing=" + name, Exit: ExitWhisk}
-}
-
-func givenUp(missing []string, name string) bool {
-	for _, m := range missing {
-		if m == name {
-			return true
-		}
-	}
-	return false
 }
 
 // rules makes the fence's rules while the host's /dev is in sight; nil where there is no fence. Besides the root they

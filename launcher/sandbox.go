@@ -73,6 +73,9 @@ func Prepare(spec *Spec, o Options) (_ *Sandbox, err error) {
 		return nil, err
 	}
 	breach(r)
+	if err := checkFilter(r, spec.AllowMissing); err != nil {
+		return nil, err
+	}
 	fence, err := planFence(r, spec.NoLandlock, spec.AllowMissing)
 	if err != nil {
 		return nil, err
