@@ -58,6 +58,11 @@ func missingWall(name string, err error) error {
 	return &Error{Message: fmt.Sprintf("the wall %q cannot be built here: %v", name, err), Hint: "to do without it: --allow-missing=" + name, Exit: ExitWhisk}
 }
 
+// fenceError is for a kernel that has Landlock and does not let us use it.
+func fenceError(err error) error {
+	return &Error{Message: fmt.Sprintf("the wall \"landlock\" cannot be built here: %v", err), Hint: "to do without it: --security-opt landlock=unconfined", Exit: ExitWhisk}
+}
+
 // rules makes the fence's rules while the host's /dev is in sight; nil where there is no fence. Besides the root they
 // allow what the app's own streams may be: programs reopen them as /dev/stdout, and then the kernel looks where the file
 // lies and not where its name was found. For the streams of later commands, that is the null device and terminals.
@@ -67,7 +72,7 @@ func (s *Sandbox) rules(stdio Stdio) (_ *rights.Ruleset, err error) {
 	}
 	set, err := s.fence.Rules()
 	if err != nil {
-		return nil, err
+		return nil, fenceError(err)
 	}
 	defer func() {
 		if err != nil {

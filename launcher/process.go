@@ -191,6 +191,8 @@ func birth(b born) (int, error) {
 		b.root(&s)
 	}
 	if b.app == nil {
+		// The rest, and with it the sync pipe, last of all.
+		s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, syncFD+1, uintptr(^uint32(0)), 0)
 		s.add("name init", mayFail, unix.SYS_PRCTL, unix.PR_SET_NAME, "whisk-init")
 		addCaps(&s, 1<<unix.CAP_KILL)
 	} else {
@@ -232,6 +234,9 @@ func startError(c call, errno unix.Errno, name string) error {
 	}
 	if c.nr == unix.SYS_WRITE && errno == unix.EACCES {
 		return &Error{Message: "an OOM score below this login's own needs root", Hint: "see it: cat /proc/self/oom_score_adj", Exit: ExitWhisk}
+	}
+	if c.nr == unix.SYS_LANDLOCK_RESTRICT_SELF {
+		return fenceError(errno)
 	}
 	if c.nr != unix.SYS_EXECVE {
 		return fmt.Errorf("%s: %w", c.what, errno)

@@ -322,7 +322,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		}
 		if set != nil {
 			if err := set.Restrict(); err != nil {
-				return err
+				return fenceError(err)
 			}
 		}
 		if c.first {
