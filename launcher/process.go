@@ -76,6 +76,9 @@ func appScript(s *script, c *command) {
 		caps = 0
 	}
 	addCaps(s, caps)
+	if !wall.Up("capabilities") {
+		keepCaps(s)
+	}
 	if c.rights.NoNewPrivs {
 		s.add("set no_new_privs", mustWork, unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		addFilter(s, c.rights)
@@ -95,6 +98,13 @@ func addCaps(s *script, caps uint64) {
 	s.add("set capabilities", mustWork, unix.SYS_CAPSET, hdr, data)
 }
 
+// keepCaps leaves in the inheritable set what runtimes once left there (CVE-2022-24769); only tests do it.
+func keepCaps(s *script) {
+	hdr := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	few := uint32(rights.DefaultCaps)
+	s.add("set capabilities", mayFail, unix.SYS_CAPSET, hdr, &[2]unix.CapUserData{{Effective: few, Permitted: few, Inheritable: few}})
+}
+
 func addFilter(s *script, r *rights.Rights) {
 	filter := r.Filter
 	if len(filter) == 0 {
@@ -110,7 +120,17 @@ func streamsScript(s *script, stdio [3]int) {
 	for i, fd := range stdio {
 		s.add("set standard stream", mustWork, unix.SYS_DUP3, fd, i, 0)
 	}
-	s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, syncFD+1, uintptr(^uint32(0)), 0)
+	if wall.Up("descriptors") {
+		s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, syncFD+1, uintptr(^uint32(0)), 0)
+	}
+}
+
+// checkWorkdir refuses a working directory that is a descriptor or another process's (CVE-2024-21626).
+func checkWorkdir(dir string) error {
+	if strings.HasPrefix(dir+"/", "/proc/") && wall.Up("working directory") {
+		return &Error{Message: fmt.Sprintf("working directory %q is below /proc", dir), Hint: "choose a folder of the image: -w DIR", Exit: ExitWhisk}
+	}
+	return nil
 }
 
 // rootScript finishes the root: what must be done inside the new pid namespace.
