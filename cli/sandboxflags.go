@@ -235,7 +235,7 @@ func (f *sandboxFlags) rights(spec *launcher.Spec, s surroundings) error {
 		}
 	}
 	if f.Seccomp != "" {
-		if err := securityOption(spec, "seccomp="+f.Seccomp, s); err != nil {
+		if err := seccompProfile(spec, "--seccomp", f.Seccomp, s); err != nil {
 			return err
 		}
 	}
@@ -263,23 +263,31 @@ func securityOption(spec *launcher.Spec, option string, s surroundings) error {
 		spec.NewPrivileges = false
 	case key == "no-new-privileges" && value == "false":
 		spec.NewPrivileges = true
-	case key == "seccomp" && value == "unconfined":
-		spec.Seccomp = value
 	case key == "landlock" && value == "unconfined":
 		spec.NoLandlock = true
 	case key == "seccomp" && value != "":
-		path := value
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(s.dir, path)
-		}
-		text, err := s.readFile(path)
-		if err != nil {
-			return flagFault("seccomp profile", err)
-		}
-		spec.Seccomp = string(text)
+		return seccompProfile(spec, "--security-opt", value, s)
 	default:
 		return usage("no-new-privileges=false, seccomp=unconfined, seccomp=FILE or landlock=unconfined", "--security-opt: %q is not known", option)
 	}
+	return nil
+}
+
+// seccompProfile takes unconfined or the name of a file.
+func seccompProfile(spec *launcher.Spec, flag, value string, s surroundings) error {
+	if value == "unconfined" {
+		spec.Seccomp = value
+		return nil
+	}
+	path := value
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(s.dir, path)
+	}
+	text, err := s.readFile(path)
+	if err != nil {
+		return flagFault(flag+": seccomp profile", err)
+	}
+	spec.Seccomp = string(text)
 	return nil
 }
 
