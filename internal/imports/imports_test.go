@@ -30,6 +30,7 @@ func arrows() map[string][]string {
 		"internal/gendocs":  {"cli"}, // runs at release time only
 		"internal/glance":   {},      // for make demo
 		"internal/imports":  {},
+		"internal/outside":  {}, // for tests
 		"internal/testuser": {}, // for tests
 		"internal/wall":     {},
 		"internal/without":  {}, // for tests
