@@ -31,6 +31,7 @@ func arrows() map[string][]string {
 		"internal/glance":   {},      // for make demo
 		"internal/imports":  {},
 		"internal/outside":  {}, // for tests
+		"bench":             {},
 		"internal/testuser": {}, // for tests
 		"internal/wall":     {},
 		"internal/without":  {}, // for tests
