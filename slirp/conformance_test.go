@@ -392,8 +392,10 @@ func TestPublishedConformance(t *testing.T) {
 	inet := internet(t)
 	n := newNetwork(t)
 	app, e := newSandbox(t, n, "web")
+	// A sandbox of its own: the same free port on another address of one would be another app.
+	inner, innerEnd := newSandbox(t, n, "inner")
 	host := &namespace{t, mustHostNS(t)}
-	through := func(ip4, ip6 string) func(*testing.T, string, net.Addr) string {
+	through := func(e *Endpoint, ip4, ip6 string) func(*testing.T, string, net.Addr) string {
 		return func(t *testing.T, remote string, l net.Addr) string {
 			ip := ip4
 			if strings.Contains(remote, ":") {
@@ -411,9 +413,9 @@ func TestPublishedConformance(t *testing.T) {
 		"published, app on loopback":  {"127.0.0.1", "::1"},
 	},
 		carrier{"direct", host, inet, sameAddress},
-		carrier{"published on loopback", host, app, through("127.0.0.1", "::1")},
-		carrier{"published, client's address", inet, app, through(hostV4, hostV6)},
-		carrier{"published, app on loopback", host, app, through("127.0.0.1", "::1")})
+		carrier{"published on loopback", host, app, through(e, "127.0.0.1", "::1")},
+		carrier{"published, client's address", inet, app, through(e, hostV4, hostV6)},
+		carrier{"published, app on loopback", host, inner, through(innerEnd, "127.0.0.1", "::1")})
 }
 
 func compare(t *testing.T, all []conversation, carriers ...carrier) {
