@@ -90,7 +90,7 @@ type side struct {
 
 func (s *side) saw(format string, a ...any) { s.trial.note(s.log, format, a...) }
 
-// said names an outcome as a program sees it.
+// outcome names an error as a program sees it.
 func outcome(err error) string {
 	var errno unix.Errno
 	switch {
@@ -392,8 +392,10 @@ func TestPublishedConformance(t *testing.T) {
 	inet := internet(t)
 	n := newNetwork(t)
 	app, e := newSandbox(t, n, "web")
+	// A sandbox of its own: the same free port on another address of one would be another app.
+	inner, innerEnd := newSandbox(t, n, "inner")
 	host := &namespace{t, mustHostNS(t)}
-	through := func(ip4, ip6 string) func(*testing.T, string, net.Addr) string {
+	through := func(e *Endpoint, ip4, ip6 string) func(*testing.T, string, net.Addr) string {
 		return func(t *testing.T, remote string, l net.Addr) string {
 			ip := ip4
 			if strings.Contains(remote, ":") {
@@ -404,11 +406,6 @@ func TestPublishedConformance(t *testing.T) {
 			return p.HostAddr().String()
 		}
 	}
-	everywhere := func(c carrier) carrier { // the server's own address depends on the carrier
-		address := c.address
-		c.address = func(t *testing.T, remote string, l net.Addr) string { return address(t, remote, l) }
-		return c
-	}
 	compareAt(t, conversations(), map[string][2]string{
 		"direct":                      {inetV4, inetV6},
 		"published on loopback":       {e.IPv4().String(), e.IPv6().String()},
@@ -416,9 +413,9 @@ func TestPublishedConformance(t *testing.T) {
 		"published, app on loopback":  {"127.0.0.1", "::1"},
 	},
 		carrier{"direct", host, inet, sameAddress},
-		everywhere(carrier{"published on loopback", host, app, through("127.0.0.1", "::1")}),
-		everywhere(carrier{"published, client's address", inet, app, through(hostV4, hostV6)}),
-		everywhere(carrier{"published, app on loopback", host, app, through("127.0.0.1", "::1")}))
+		carrier{"published on loopback", host, app, through(e, "127.0.0.1", "::1")},
+		carrier{"published, client's address", inet, app, through(e, hostV4, hostV6)},
+		carrier{"published, app on loopback", host, inner, through(innerEnd, "127.0.0.1", "::1")})
 }
 
 func compare(t *testing.T, all []conversation, carriers ...carrier) {
@@ -435,6 +432,7 @@ func compareAt(t *testing.T, all []conversation, at map[string][2]string, carrie
 	for i, family := range []string{"IPv4", "IPv6"} {
 		for _, c := range all {
 			t.Run(c.name+", "+family, func(t *testing.T) {
+				t.Parallel() // most conversations wait
 				accounts := make([]string, len(carriers))
 				var wg sync.WaitGroup
 				for k, over := range carriers {
