@@ -21,6 +21,7 @@ import (
 // every variable that begins with WHISK_.
 const (
 	envBinary = "WHISK_TEST_BINARY" // whisk itself, built once
+	envBreach = "WHISK_TEST_BREACH" // a whisk whose walls can be taken down, see internal/wall
 	envImages = "WHISK_TEST_IMAGES" // the fixture images' OCI layout
 	envOneID  = "WHISK_TEST_ONE_ID" // set where this user owns no subordinate ids
 )
@@ -71,13 +72,23 @@ func prepare() (dir string, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("building whisk: %w\n%s", err, out)
 	}
+	outside := exec.Command("go", "build", "-o", filepath.Join(dir, "outside"), "./internal/outside")
+	if out, err := outside.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("building the scripts' internet: %w\n%s", err, out)
+	}
+	breach := filepath.Join(dir, "breach", "whisk")
+	build = exec.Command("go", "build", "-tags", "breach", "-trimpath", "-ldflags=-s -w", "-o", breach, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("building a whisk without walls: %w\n%s", err, out)
+	}
 	images := exec.Command("testdata/images/build")
 	images.Stderr = os.Stderr
 	layout, err := images.Output()
 	if err != nil {
 		return dir, fmt.Errorf("building the fixture images: %w", err)
 	}
-	return dir, errors.Join(os.Setenv(envBinary, binary), os.Setenv(envImages, strings.TrimSpace(string(layout))))
+	return dir, errors.Join(os.Setenv(envBinary, binary), os.Setenv(envBreach, breach), os.Setenv(envImages, strings.TrimSpace(string(layout))))
 }
 
 // runAsOneID runs TestOneID, where the flags ask for it, as a user without subordinate ids.

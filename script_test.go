@@ -33,6 +33,9 @@ import (
 //	keep VAR                     puts the last command's stdout, trimmed, in VAR
 //	eventually CMD ARG...        runs a program until it succeeds
 //	keeper VAR                   puts the process ids of the script's keepers in VAR, separated by blanks
+//	attack NAME WALL CMD ARG...  runs an attack, a program that succeeds if the attack did: first against whisk as it is,
+//	                             where it must fail, then against one without that wall (internal/wall), where it
+//	                             must succeed, or it would prove nothing
 //	nothing-left                 no process, mount or runtime file of whisk's remains
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"whisk":        whisk,
@@ -45,6 +48,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"keep":         keep,
 	"eventually":   eventually,
 	"keeper":       keeper,
+	"attack":       attack,
 	"nothing-left": nothingLeft,
 }
 
@@ -102,6 +106,24 @@ func refused(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("stderr: %q, want %q (%v)", lines[0], args[1], err)
 	}
 	nothingLeft(ts, false, nil)
+}
+
+func attack(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 3, "attack NAME WALL CMD ARG...")
+	name, wall, argv := args[0], args[1], args[2:]
+	if code(ts, argv) == 0 {
+		ts.Fatalf("%s: the attack succeeded", name)
+	}
+	path := ts.Getenv("PATH")
+	ts.Setenv("PATH", filepath.Dir(os.Getenv(envBreach))+":"+path)
+	ts.Setenv("WHISK_BREACH", wall)
+	broken := code(ts, argv)
+	ts.Setenv("PATH", path)
+	ts.Setenv("WHISK_BREACH", "")
+	if broken != 0 {
+		ts.Fatalf("%s: the attack fails (exit code %d) without the wall %q too: it proves nothing", name, broken, wall)
+	}
+	ts.Logf("attack %s: held by %s", name, wall)
 }
 
 func images(ts *testscript.TestScript, neg bool, args []string) {

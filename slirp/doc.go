@@ -13,10 +13,13 @@
 //	                 │              ◀─ connect ─────┼───────┼─ Published ◀────────────┼── listens
 //	                 └──────────────────────────────┘       └─────────────────────────┘
 //
+// TCP is in that picture for its first packet only. kernelTCP leaves connections to the kernel, and loops join the halves;
+// netstack, gVisor's stack, takes its place where the kernel cannot.
+//
 // What goes from app to app never leaves the kernel. What leaves the network is a flow, decided on by decide and nothing
 // else, and dialled from the host, so that a change of the host's networks needs nothing here.
 //
 // Sockets are made on a thread that lives in the router namespace (thread) and used from anywhere. Where something can be
 // decided without the kernel, it is a function from values to values: decide, routerPlan, parsePacket, portPlan,
-// ChoosePrefixes, nameServer.answer.
+// ChoosePrefixes, nameServer.answer, filterAnswer, sniff.
 package slirp

@@ -159,6 +159,8 @@ func (r route) request() request {
 		attrs = append(attrs, nl.NewRtAttr(unix.RTA_GATEWAY, r.via.AsSlice()))
 	} else if r.kind == unix.RTN_UNICAST && msg.Family == unix.AF_INET {
 		msg.Scope = unix.RT_SCOPE_LINK
+	} else if r.kind == unix.RTN_LOCAL && msg.Family == unix.AF_INET {
+		msg.Scope = unix.RT_SCOPE_HOST
 	}
 	if r.from.IsValid() {
 		attrs = append(attrs, nl.NewRtAttr(unix.RTA_PREFSRC, r.from.AsSlice()))
@@ -178,6 +180,50 @@ var (
 	anywhere6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 )
 
+// Priorities of the router's routing rules, ip-rule(8). Of IPv4, the kernel checks sources itself (RP_FILTER). For IPv6 it
+// has no such check, so rules make it: what a sandbox sends from its own address goes on to ruleLocal, the rest of it
+// nowhere. Policies go by source addresses, and none may pass for another's.
+const (
+	ruleOwn     = 1   // for each sandbox's link: its own source goes on
+	ruleForeign = 2   // for each sandbox's link: any other does not
+	ruleLocal   = 100 // the router's own addresses, IPv6; the kernel's rule for it comes first of all
+	ruleMarked  = 200 // see transparentRoutes
+)
+
+// rule6 is a routing rule for IPv6; link, the one that packets come in by, and from may be left out.
+func rule6(what string, kind, priority int, link string, from netip.Addr, action uint8, attrs ...nl.NetlinkRequestData) request {
+	msg := nl.NewRtMsg()
+	msg.Family = unix.AF_INET6
+	msg.Type = action
+	msg.Protocol = 0
+	msg.Scope = 0
+	flags := 0
+	if kind == unix.RTM_NEWRULE {
+		flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	}
+	attrs = append(attrs, nl.NewRtAttr(nl.FRA_PRIORITY, nl.Uint32Attr(uint32(priority))))
+	if link != "" {
+		attrs = append(attrs, nl.NewRtAttr(nl.FRA_IIFNAME, nl.ZeroTerminated(link)))
+	}
+	if from.IsValid() {
+		msg.Src_len = uint8(from.BitLen())
+		attrs = append(attrs, nl.NewRtAttr(nl.FRA_SRC, from.AsSlice()))
+	}
+	return newRequest(what, kind, flags, append([]nl.NetlinkRequestData{msg}, attrs...)...)
+}
+
+// sourceRules let a sandbox's link in with its own IPv6 address only; kind is RTM_NEWRULE or RTM_DELRULE.
+func sourceRules(kind, index int, v6 netip.Addr) []request {
+	link := routerLink(index)
+	return []request{
+		rule6("letting the sandbox's IPv6 address in", kind, ruleOwn, link, v6, unix.FR_ACT_GOTO, nl.NewRtAttr(nl.FRA_GOTO, nl.Uint32Attr(ruleLocal))),
+		rule6("keeping other IPv6 addresses out", kind, ruleForeign, link, netip.Addr{}, unix.FR_ACT_BLACKHOLE),
+	}
+}
+
+// routerLink is the name of the router's end of a sandbox's link.
+func routerLink(index int) string { return fmt.Sprintf("app%d", index) }
+
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // localRoute has the kernel take packets for its own IPv6 address at once. It adds such a route itself, but from a work
@@ -188,7 +234,8 @@ func localRoute(index int, a netip.Addr) request {
 
 // routerPlan is everything the router namespace needs before its first sandbox.
 func routerPlan(p plan) []request {
-	conf := map[int]uint32{inetConfForwarding: 1, inetConfRPFilter: 1, inetConfSendRedirects: 0, inetConfAcceptRedir: 0}
+	// On the uplink arrives what whisk writes, in everybody's name: no source checks.
+	conf := map[int]uint32{inetConfForwarding: 1, inetConfRPFilter: 0, inetConfSendRedirects: 0, inetConfAcceptRedir: 0}
 	return []request{
 		vethPair("making the uplink", "up", indexNear, macNear, "far", indexFar, macFar, -1),
 		linkUp("bringing the router's loopback up", indexLoopback, nil),
@@ -198,6 +245,8 @@ func routerPlan(p plan) []request {
 		address("giving the router its IPv4 address", indexLoopback, host(p.gw4)),
 		address("giving the router its IPv6 address", indexLoopback, host(p.gw6)),
 		localRoute(indexLoopback, p.gw6),
+		rule6("delivering to the router's IPv6 addresses", unix.RTM_NEWRULE, ruleLocal, "", netip.Addr{}, unix.FR_ACT_TO_TBL, nl.NewRtAttr(nl.FRA_TABLE, nl.Uint32Attr(unix.RT_TABLE_LOCAL))),
+		rule6("checking IPv6 sources first", unix.RTM_DELRULE, 0, "", netip.Addr{}, unix.FR_ACT_TO_TBL, nl.NewRtAttr(nl.FRA_TABLE, nl.Uint32Attr(unix.RT_TABLE_LOCAL))),
 		// Addresses of the subnet that no sandbox has must not leave by the default route.
 		route{what: "closing the subnet", to: p.v4.Masked(), kind: unix.RTN_UNREACHABLE}.request(),
 		route{what: "closing the IPv6 subnet", to: p.v6.Masked(), kind: unix.RTN_UNREACHABLE, index: indexLoopback}.request(),
@@ -209,7 +258,7 @@ func routerPlan(p plan) []request {
 // sandboxLink is the pair between router and sandbox, made from the router's side; index is the router's end.
 func sandboxLink(index, netns int) request {
 	mac := macSandbox(index)
-	return vethPair("making the sandbox's link", fmt.Sprintf("app%d", index), index, mac, "eth0", indexSandbox, mac, netns)
+	return vethPair("making the sandbox's link", routerLink(index), index, mac, "eth0", indexSandbox, mac, netns)
 }
 
 // routerSide finishes the router's end of a sandbox's link.
@@ -217,11 +266,11 @@ func routerSide(p plan, index int, v4, v6 netip.Addr) []request {
 	// Strict source checks: a packet may enter only where a route to its source leads out (RFC 3704), so no sandbox
 	// can speak in another's name.
 	conf := map[int]uint32{inetConfForwarding: 1, inetConfRPFilter: 1, inetConfSendRedirects: 0, inetConfAcceptRedir: 0}
-	return []request{
+	return append(sourceRules(unix.RTM_NEWRULE, index, v6),
 		linkUp("bringing the router's side up", index, conf),
 		route{what: "routing to the sandbox", to: host(v4), kind: unix.RTN_UNICAST, index: index, from: p.gw4}.request(),
 		route{what: "routing IPv6 to the sandbox", to: host(v6), kind: unix.RTN_UNICAST, index: index, from: p.gw6}.request(),
-	}
+	)
 }
 
 // sandboxSide is what the sandbox's own namespace needs. The whole subnet is on the link: without ARP every frame goes
@@ -238,6 +287,19 @@ func sandboxSide(p plan, v4, v6 netip.Addr) []request {
 	}
 }
 
+// freeSourceChecks leaves source checks (RFC 3704) to each link's own setting, which counts only if that of all links
+// is not stricter; namespaces begin with the host's. It runs in the router namespace.
+func freeSourceChecks() error {
+	const file = "/proc/sys/net/ipv4/conf/all/rp_filter"
+	if b, err := os.ReadFile(file); err == nil && len(b) > 0 && b[0] == '0' {
+		return nil
+	}
+	if err := os.WriteFile(file, []byte("0"), 0); err != nil {
+		return fmt.Errorf("leaving source checks to each link: %w", err)
+	}
+	return nil
+}
+
 // forwardIPv6 lets the router pass IPv6 on, which has no netlink message. It runs in the router namespace; /proc/sys
 // shows the caller's namespace.
 func forwardIPv6() error {
@@ -245,4 +307,11 @@ func forwardIPv6() error {
 		return fmt.Errorf("switching IPv6 forwarding on: %w", err)
 	}
 	return nil
+}
+
+// plainCongestion chooses Reno (RFC 5681) for the connections of the calling thread's namespace. They end on this machine,
+// where nothing is lost or delayed; what the host has chosen for the world may be slow here: BBR paces by timers.
+// Reno is in every kernel. A failure leaves the host's choice.
+func plainCongestion() {
+	_ = os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte("reno"), 0)
 }

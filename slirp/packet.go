@@ -182,6 +182,31 @@ func resetPacket(p packet) []byte {
 	return ip
 }
 
+// strayReset is the answer to a segment that belongs to no connection (RFC 9293 §3.10.7.1); nil if it is a reset itself.
+func strayReset(p packet) []byte {
+	in := header.TCP(p.transport)
+	if in.Flags()&header.TCPFlagRst != 0 {
+		return nil
+	}
+	ip, t := ipPacket(protoTCP, p.dst.Addr(), p.src.Addr(), header.TCPMinimumSize)
+	f := header.TCPFields{SrcPort: p.dst.Port(), DstPort: p.src.Port(), DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagRst}
+	if in.Flags()&header.TCPFlagAck != 0 {
+		f.SeqNum = in.AckNumber()
+	} else {
+		f.Flags |= header.TCPFlagAck
+		f.AckNum = in.SequenceNumber() + uint32(len(in.Payload()))
+		if in.Flags()&header.TCPFlagSyn != 0 {
+			f.AckNum++
+		}
+		if in.Flags()&header.TCPFlagFin != 0 {
+			f.AckNum++
+		}
+	}
+	header.TCP(t).Encode(&f)
+	header.TCP(t).SetChecksum(transportChecksum(protoTCP, p.dst.Addr(), p.src.Addr(), t))
+	return ip
+}
+
 // unreachable is why a packet could not be delivered.
 type unreachable uint8
 

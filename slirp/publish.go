@@ -113,7 +113,7 @@ func (n *Network) publish(ctx context.Context, e *Endpoint, f portForward) (*Pub
 	if f.protocol == "udp" {
 		err = p.listenUDP(ctx, life, f.host)
 	} else {
-		err = p.listenTCP(ctx, life, f.host)
+		err = p.listenTCP(ctx, f.host)
 	}
 	if err != nil {
 		cancel()
@@ -128,13 +128,4 @@ func familyOf(protocol string, a netip.Addr) string {
 		return protocol + "4"
 	}
 	return protocol + "6"
-}
-
-// targets are the sandbox's addresses for the port, the preferred family first: an app may listen on only one.
-func (p *Published) targets(six bool) [2]netip.AddrPort {
-	v4, v6 := netip.AddrPortFrom(p.endpoint.v4, p.AppPort), netip.AddrPortFrom(p.endpoint.v6, p.AppPort)
-	if six {
-		return [2]netip.AddrPort{v6, v4}
-	}
-	return [2]netip.AddrPort{v4, v6}
 }

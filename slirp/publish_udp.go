@@ -32,7 +32,7 @@ type udpForward struct {
 	buffers datagrams
 
 	mu    sync.Mutex
-	retry map[*session][]byte // the first datagram of sessions that were not answered yet, for the other family
+	retry map[*session]untried // of sessions that were not answered yet
 }
 
 func (p *Published) listenUDP(ctx, life context.Context, at netip.AddrPort) error {
@@ -48,7 +48,10 @@ func (p *Published) listenUDP(ctx, life context.Context, at netip.AddrPort) erro
 			return err
 		}
 	}
-	f := &udpForward{Published: p, life: life, conn: c, clients: newSessions[udpClient](maxClients), retry: make(map[*session][]byte)}
+	if !at.Addr().IsLoopback() {
+		go func() { _ = p.endpoint.network.transparent.start() }() // the first client is not to wait for it
+	}
+	f := &udpForward{Published: p, life: life, conn: c, clients: newSessions[udpClient](maxClients), retry: make(map[*session]untried)}
 	p.listener, p.host = c, c.LocalAddr().(*net.UDPAddr).AddrPort()
 	p.wg.Go(f.run)
 	return nil
@@ -94,10 +97,10 @@ func (f *udpForward) run() {
 func (f *udpForward) forward(from udpClient, b []byte) {
 	s := f.clients.get(from)
 	if s == nil {
-		if s = f.open(from, f.targets(f.host.Addr().Is6())[0]); s == nil {
+		e := f.endpoint
+		if s = f.open(from, b, e.targets(from.addr, f.host.Addr().Is6(), f.AppPort)); s == nil {
 			return
 		}
-		f.remember(s, b)
 	}
 	s.touch()
 	if _, err := s.conn.Write(b); err != nil && f.life.Err() == nil {
@@ -105,53 +108,77 @@ func (f *udpForward) forward(from udpClient, b []byte) {
 	}
 }
 
-func (f *udpForward) open(from udpClient, to netip.AddrPort) *session {
-	c, err := f.endpoint.network.dialAddr(f.life, unix.SOCK_DGRAM, to)
+// untried is what a session needs that may find nobody listening: its first datagram, and the other ways to the app.
+type untried struct {
+	first []byte
+	ways  []appTarget
+}
+
+// open makes a client's session by the first of the ways.
+func (f *udpForward) open(from udpClient, first []byte, ways []appTarget) *session {
+	c, err := f.endpoint.dialApp(ways[0])
 	if err != nil {
+		f.endpoint.network.log.Debug("published port cannot reach its app", "port", f.host, "err", err)
 		return nil
 	}
 	s := newSession(c)
 	if !f.clients.put(from, s) {
 		return nil
 	}
-	f.wg.Go(func() { f.receive(from, s, to) })
+	f.mu.Lock()
+	f.retry[s] = untried{append([]byte(nil), first...), ways[1:]}
+	f.mu.Unlock()
+	f.wg.Go(func() { f.receive(from, s) })
 	return s
 }
 
 // receive carries the app's answers to a client.
-func (f *udpForward) receive(from udpClient, s *session, to netip.AddrPort) {
-	defer f.forget(s)
+func (f *udpForward) receive(from udpClient, s *session) {
+	defer f.settle(s)
 	f.buffers.receive(s.conn, func() time.Time { return s.expiry(udpUnreplied, udpReplied) }, func(b []byte) {
 		s.touch()
 		if s.replied.CompareAndSwap(false, true) {
-			f.forget(s)
+			f.settle(s)
 		}
 		// A client that has gone is found out by the next read of the shared socket.
 		_, _, _ = f.conn.WriteMsgUDPAddrPort(b, from.local[:from.size], from.addr)
 	}, func(err error) bool {
 		return s.replied.Load() || !errors.Is(err, unix.ECONNREFUSED)
 	})
-	first := f.forget(s)
+	u := f.settle(s)
 	f.clients.end(from, s)
-	// Nobody listens on the preferred family: the other one gets the datagram.
-	if other := f.targets(f.host.Addr().Is6())[1]; first != nil && to != other && time.Now().Before(s.expiry(udpUnreplied, udpReplied)) && f.life.Err() == nil {
-		if t := f.open(from, other); t != nil {
-			_, _ = t.conn.Write(first) // as lost as any datagram if it fails
+	// Nobody listens there: the next way gets the datagram.
+	if len(u.ways) > 0 && time.Now().Before(s.expiry(udpUnreplied, udpReplied)) && f.life.Err() == nil {
+		if t := f.open(from, u.first, u.ways); t != nil {
+			_, _ = t.conn.Write(u.first) // as lost as any datagram if it fails
 		}
 	}
 }
 
-func (f *udpForward) remember(s *session, b []byte) {
+// settle drops and returns what is left to try.
+func (f *udpForward) settle(s *session) untried {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.retry[s] = append([]byte(nil), b...)
+	u := f.retry[s]
+	delete(f.retry, s)
+	return u
 }
 
-// forget drops and returns what remember kept.
-func (f *udpForward) forget(s *session) []byte {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	b := f.retry[s]
-	delete(f.retry, s)
-	return b
+// dialApp connects a datagram socket to an app. It does not wait.
+func (e *Endpoint) dialApp(to appTarget) (socket, error) {
+	n := e.network
+	to = n.seen(to)
+	fd := -1
+	err := n.thread.do(func() (err error) {
+		fd, err = e.openSocket(n.thread.in, unix.SOCK_DGRAM, to)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Connect(fd, sockaddrOf(to.to)); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return connFromFD(fd, "datagram")
 }

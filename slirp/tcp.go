@@ -33,7 +33,12 @@ const (
 //	             ├─ unreachable ─▶ ICMP
 //	             └─ connected ───▶ the SYN goes on to the carrier ─▶ joined ─▶ relay between app and host
 type tcpFlows struct {
-	gate    *gate
+	gate        *gate
+	transparent *transparent // nil: the kernel is not to carry connections
+	loops       *loops
+
+	choice  sync.Once
+	chosen  chan struct{} // closed when carrier is set
 	carrier tcpCarrier
 
 	mu       sync.Mutex
@@ -44,15 +49,16 @@ type tcpFlows struct {
 
 // tcpFlow is one connection. One goroutine has it from its SYN to its end.
 type tcpFlow struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	passed bool            // the host is connected: SYNs go on to the carrier
-	app    chan halfCloser // the app's half, once; nil if there will be none
-	done   chan struct{}   // closed when the flow has ended, and its peers know
+	ctx     context.Context
+	cancel  context.CancelFunc
+	verdict verdict
+	passed  bool            // the host is connected: SYNs go on to the carrier
+	app     chan halfCloser // the app's half, once; nil if there will be none
+	done    chan struct{}   // closed when the flow has ended, and its peers know
 }
 
-// tcpCarrier completes the app's half of connections and gives it to tcpFlows.join. The user-mode stack is the only one
-// yet; one that leaves established connections to the kernel fits here.
+// tcpCarrier completes the app's half of connections and gives it to tcpFlows.join: kernelTCP, or netstack where the
+// kernel lacks what that needs.
 type tcpCarrier interface {
 	// syn continues a SYN whose destination is connected, segment any later packet. The bytes are the caller's again when
 	// they return.
@@ -61,14 +67,48 @@ type tcpCarrier interface {
 	close()
 }
 
-func (t *tcpFlows) init(g *gate) {
+func (t *tcpFlows) init(g *gate, tr *transparent, lo *loops) {
 	t.gate = g
+	t.transparent, t.loops = tr, lo
+	t.chosen = make(chan struct{})
 	t.flows = make(map[flow]*tcpFlow)
 	t.bySource = make(map[netip.Addr]int)
-	t.carrier = &netstack{flows: t}
 }
 
-func (t *tcpFlows) segment(p packet) { t.carrier.segment(p.ip) }
+// choose settles how connections are carried, for good, at the first one.
+func (t *tcpFlows) choose() {
+	defer close(t.chosen)
+	t.carrier = &netstack{flows: t}
+	if t.transparent == nil {
+		return
+	}
+	if err := t.transparent.start(); err != nil {
+		t.gate.log.Warn("TCP goes through user mode, which is slower: this kernel cannot carry it", "err", err,
+			"hint", "load the modules nf_tables, nft_tproxy and nft_socket")
+		return
+	}
+	k := &kernelTCP{flows: t}
+	for _, l := range t.transparent.listeners {
+		t.gate.wg.Go(func() { k.accept(l) })
+	}
+	t.carrier = k
+}
+
+func (t *tcpFlows) segment(p packet) {
+	select {
+	case <-t.chosen:
+		t.carrier.segment(p.ip)
+	default: // no connection yet that it could belong to
+	}
+}
+
+func (t *tcpFlows) close() {
+	select {
+	case <-t.chosen:
+		t.carrier.close()
+	default:
+	}
+}
 
 func (t *tcpFlows) syn(p packet) {
 	t.mu.Lock()
@@ -78,10 +118,15 @@ func (t *tcpFlows) syn(p packet) {
 	}
 	t.mu.Unlock()
 	if passed {
+		<-t.chosen
 		t.carrier.syn(p.ip)
 	}
-	if f != nil || !t.gate.admit(p) {
-		return // known: a held SYN was sent again
+	if f != nil {
+		return // a held SYN was sent again
+	}
+	v, ok := t.gate.admit(p)
+	if !ok {
+		return
 	}
 
 	src := p.src.Addr()
@@ -92,20 +137,28 @@ func (t *tcpFlows) syn(p packet) {
 	}
 	t.dials++
 	t.bySource[src]++
-	f = &tcpFlow{app: make(chan halfCloser, 1), done: make(chan struct{})}
+	f = &tcpFlow{verdict: v, app: make(chan halfCloser, 1), done: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(t.gate.ctx)
 	t.flows[p.flow] = f
 	p.ip = bytes.Clone(p.ip) // the reader's buffer is used again
 	p.transport = p.ip[len(p.ip)-len(p.transport):]
 	t.gate.wg.Go(func() { t.serve(f, p) })
+	t.choice.Do(func() { t.gate.wg.Go(t.choose) })
 }
 
 func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	defer close(f.done)
 	defer f.cancel()
+	log := t.gate.flowlog.begin(p.flow)
+	defer log.end()
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	c, err := d.DialContext(f.ctx, "tcp", p.dst.String())
 	host, _ := c.(*net.TCPConn)
+	if host != nil {
+		// At the host's intervals, tcp(7). The app's own probes end here and say nothing about the peer.
+		_ = host.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}) // fails on a closed socket only
+	}
+	<-t.chosen
 
 	t.mu.Lock()
 	t.dials--
@@ -113,7 +166,7 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 		delete(t.bySource, p.src.Addr())
 	}
 	// The policy looked before; an address may have become the host's own since.
-	self := err == nil && ownAddress(host)
+	self := err == nil && ownAddress(host) && !f.verdict.host
 	if f.passed = err == nil && !self; !f.passed {
 		delete(t.flows, p.flow)
 	}
@@ -122,19 +175,30 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	switch {
 	case err != nil:
 		t.refuse(p, err)
+		log.fail(err)
 		return
 	case self:
 		host.Close()
 		t.gate.answer(resetPacket(p))
+		log.deny("the address has become the host's own")
 		return
 	}
 	t.carrier.syn(p.ip)
 	if app := t.awaitApp(f, p.flow); app != nil {
-		relay(f.ctx, app, host)
+		t.inspect(f, p, app, host, log)
 	} else {
 		reset(host)
+		log.fail(errAppGone)
 	}
 	t.forget(p.flow)
+}
+
+// relay joins the two halves: in a loop if both are the kernel's. It returns how many bytes the app has sent and received.
+func (t *tcpFlows) relay(ctx context.Context, app halfCloser, host *net.TCPConn) (sent, received int64) {
+	if app, ok := app.(*net.TCPConn); ok {
+		return relayKernel(ctx, t.loops, app, host)
+	}
+	return relay(ctx, app, host)
 }
 
 // awaitApp waits for the app's half; nil means that the app has gone.

@@ -26,14 +26,15 @@ var errThreadGone = errors.New("network is closed")
 func startThread() (*thread, error) {
 	t := &thread{netns: -1, calls: make(chan func()), quit: make(chan struct{}), done: make(chan struct{})}
 	ready := make(chan error, 1)
-	go t.begin(ready)
+	go ownThread(func() { t.serve(ready) })
 	if err := <-ready; err != nil {
 		return nil, err
 	}
 	return t, nil
 }
 
-func (t *thread) begin(ready chan<- error) {
+// ownThread runs f on a thread that no other goroutine will get: the Go runtime ends it with f.
+func ownThread(f func()) {
 	runtime.LockOSThread()
 	if unix.Gettid() == os.Getpid() {
 		// The process's main thread cannot end: Go would park it in the router namespace for ever. While it is
@@ -42,16 +43,16 @@ func (t *thread) begin(ready chan<- error) {
 		go func() {
 			runtime.LockOSThread()
 			close(next)
-			t.serve(ready)
+			f()
 		}()
 		<-next
 		runtime.UnlockOSThread()
 		return
 	}
-	t.serve(ready)
+	f()
 }
 
-// serve runs on a locked thread and never unlocks it: the Go runtime ends the thread with the goroutine.
+// serve runs on a thread of its own.
 func (t *thread) serve(ready chan<- error) {
 	defer close(t.done)
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {

@@ -21,16 +21,18 @@ func arrows() map[string][]string {
 	return map[string][]string{
 		".":                 {"cli", "config", "demo", "image", "launcher", "slirp", "userns"},
 		"cli":               {"config", "demo", "image", "launcher", "slirp", "userns"},
-		"launcher":          {"config", "image", "slirp", "userns"},
-		"image":             {"config"},
-		"slirp":             {"config"},
-		"userns":            {"config"},
+		"launcher":          {"config", "image", "slirp", "userns", "internal/wall"},
+		"image":             {"config", "internal/wall"},
+		"slirp":             {"config", "internal/wall"},
+		"userns":            {"config", "internal/wall"},
 		"demo":              {"config"},
 		"config":            {},
 		"internal/gendocs":  {"cli"}, // runs at release time only
 		"internal/glance":   {},      // for make demo
 		"internal/imports":  {},
+		"internal/outside":  {}, // for tests
 		"internal/testuser": {}, // for tests
+		"internal/wall":     {},
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whisk-sandbox/whisk/config"
+	"github.com/whisk-sandbox/whisk/internal/wall"
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/userns"
 )
@@ -21,6 +22,9 @@ const StageName = "whisk-keeper"
 
 // stageVersion is the version of the document that a keeper is started with.
 const stageVersion = 1
+
+// maxStageEgress is how long a policy may be to go with the document, in bytes: see the limit on that.
+const maxStageEgress = 16 << 10
 
 // stage is that document.
 type stage struct {
@@ -94,6 +98,9 @@ func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map
 			in.Close()
 		}
 	}()
+	if len(egress) > maxStageEgress {
+		egress = "" // it comes with the request
+	}
 	doc := stage{Version: stageVersion, Dirs: dirs, Network: network, Egress: egress, Single: m.Single, Env: passOn()}
 	for _, r := range m.UIDs {
 		doc.MaxID = max(doc.MaxID, int(r.Inside+r.Size-1))
@@ -144,7 +151,7 @@ type bornConn struct {
 // passOn picks the variables that a keeper needs; the rest of the caller's environment is none of its business.
 func passOn() []string {
 	var env []string
-	for _, name := range []string{"HOME", "PATH", "TMPDIR", "LANG", "GOCOVERDIR", "WHISK_TEST_ID"} {
+	for _, name := range append(wall.Environment(), "HOME", "PATH", "TMPDIR", "LANG", "GOCOVERDIR", "WHISK_TEST_ID") {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}
