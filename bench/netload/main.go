@@ -30,7 +30,7 @@ import (
 const patience = 5 * time.Second
 
 // limit is how long a count may take in all: what has not been done by then has failed.
-const limit = 40 * time.Second
+const limit = 2 * time.Minute
 
 var errLimit = fmt.Errorf("not done after %s", limit)
 
