@@ -27,7 +27,12 @@ import (
 )
 
 // patience is how long a connection may take before it counts as failed.
-const patience = 20 * time.Second
+const patience = 5 * time.Second
+
+// limit is how long a count may take in all: what has not been done by then has failed.
+const limit = 2 * time.Minute
+
+var errLimit = fmt.Errorf("not done after %s", limit)
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -222,6 +227,10 @@ func row(n int, addr string) error {
 	var t tally
 	start := time.Now()
 	for i := range n {
+		if time.Since(start) > limit {
+			t.add(0, errLimit)
+			continue
+		}
 		t.add(oneInRow(addr, uint64(i)))
 	}
 	return t.print(n, start)
@@ -249,20 +258,23 @@ func hold(n int, addr string) error {
 	var t tally
 	start := time.Now()
 	conns := make([]net.Conn, n)
+	wrong := make([]int, n)
+	errs := make([]error, n) // the first of each connection: what follows it is not tried
 	each := func(f func(i int) error) {
 		var wg sync.WaitGroup
 		turn := make(chan struct{}, making)
 		for i := range conns {
+			if errs[i] != nil {
+				continue
+			}
 			turn <- struct{}{}
 			wg.Go(func() {
 				defer func() { <-turn }()
-				if err := f(i); err != nil {
-					t.add(0, err)
-					if conns[i] != nil {
-						conns[i].Close()
-						conns[i] = nil
-					}
+				if time.Since(start) > limit {
+					errs[i] = errLimit
+					return
 				}
+				errs[i] = f(i)
 			})
 		}
 		wg.Wait()
@@ -271,20 +283,17 @@ func hold(n int, addr string) error {
 		conns[i], err = net.DialTimeout("tcp", addr, patience)
 		return err
 	})
-	wrong := make([]int, n)
 	for turn := range 2 {
 		each(func(i int) error {
-			if conns[i] == nil {
-				return nil // counted already
-			}
 			w, err := exchange(conns[i], uint64(turn*n+i))
 			wrong[i] += w
 			return err
 		})
 	}
 	for i, c := range conns {
+		t.add(wrong[i], errs[i])
 		if c != nil {
-			t.add(wrong[i], c.Close())
+			c.Close()
 		}
 	}
 	return t.print(n, start)
