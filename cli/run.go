@@ -42,6 +42,9 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := c.guard(spec); err != nil {
+		return err
+	}
 	keys, err := terminal.ParseDetachKeys(r.DetachKeys)
 	if err != nil {
 		return flagFault("--detach-keys", err)

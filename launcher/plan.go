@@ -76,7 +76,11 @@ func newPlan(spec *Spec, base *Base) (*plan, error) {
 	if p.stop, err = stopSignal(cmp.Or(app.StopSignal, cfg.StopSignal)); err != nil {
 		return nil, err
 	}
-	if p.mounts, err = planMounts(app.Mounts, slices.Sorted(maps.Keys(cfg.Volumes))); err != nil {
+	asked, err := homeMounts(app, &spec.Guard)
+	if err != nil {
+		return nil, err
+	}
+	if p.mounts, err = planMounts(asked, slices.Sorted(maps.Keys(cfg.Volumes))); err != nil {
 		return nil, err
 	}
 	for _, u := range app.Ulimits {

@@ -72,7 +72,7 @@ func Prepare(spec *Spec, o Options) (_ *Sandbox, err error) {
 	s := &Sandbox{
 		spec: spec, plan: p, rights: r, maxID: o.MaxID,
 		built: make(chan error, 1), exited: make(chan struct{}),
-		b: &builder{dirs: o.Dirs, id: spec.ID, plan: p, base: o.Base, single: o.MaxID == 0, anonymous: o.Volumes, root: root{-1}, devpts: -1},
+		b: &builder{dirs: o.Dirs, id: spec.ID, plan: p, guard: &spec.Guard, home: spec.App.Home, base: o.Base, single: o.MaxID == 0, anonymous: o.Volumes, root: root{-1}, devpts: -1},
 	}
 	for _, d := range []string{"root", "upper", "work"} {
 		if err := os.MkdirAll(s.b.file(d), 0o755); err != nil {
@@ -233,6 +233,7 @@ type Started struct {
 	Workdir string
 	Signal  int // the stop signal
 	Volumes []string
+	Hidden  []string // paths in the sandbox that show empty what the host has there
 }
 
 // UserID says as which user id a command will run that asks for this user; empty stands for the app's own. Built
@@ -298,7 +299,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		return nil, err
 	}
 	user := s.plan.user
-	return &Started{PID: s.pid, Argv: c.argv, Env: env, User: user, Workdir: c.workdir, Signal: int(s.plan.stop), Volumes: s.b.anonymous}, nil
+	return &Started{PID: s.pid, Argv: c.argv, Env: env, User: user, Workdir: c.workdir, Signal: int(s.plan.stop), Volumes: s.b.anonymous, Hidden: s.b.hidden}, nil
 }
 
 func (s *Sandbox) reap() {
