@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // A sandbox's log is a file of JSON documents, one a line. When it is full it becomes log.1, log.1 becomes
@@ -70,7 +72,7 @@ func (l *Log) write(line LogLine) {
 		return
 	}
 	b = append(b, '\n')
-	if l.size+int64(len(b)) > logFileSize {
+	if l.size+int64(len(b)) > logFileSize && wall.Up("log limit") {
 		l.rotate()
 	}
 	// A full disk loses lines and must not stop the app, which would block on its pipe.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -210,7 +211,7 @@ func (b *builder) dev() error {
 		options      []string
 	}{
 		{"pts", "devpts", unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, pts},
-		{"shm", "tmpfs", quiet, []string{"mode", "1777", "size", "65536k"}},
+		{"shm", "tmpfs", quiet, []string{"mode", "1777", "size", "65536k", "nr_inodes", strconv.Itoa(sharedFiles())}},
 		{"mqueue", "mqueue", quiet, nil},
 	} {
 		fd, err := newMount(m.fstype, m.attrs, m.options...)

@@ -273,7 +273,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		}
 		defer unix.Close(rootfd)
 		s.pid, err = birth(&family{}, unix.CLONE_NEWPID, stdio,
-			func(first *script) { rootScript(first, rootfd, s.rights, s.spec.App.ReadOnly) },
+			func(first *script) { rootScript(first, rootfd, s.rights, s.plan.rlimits, s.spec.App.ReadOnly) },
 			func(app *script) { appScript(app, c) }, s.plan.init, c.argv[0])
 		if err != nil {
 			return err
