@@ -71,6 +71,9 @@ func planLimits(asked []config.Ulimit, defaults []rlimit) ([]rlimit, error) {
 		if !ok {
 			return nil, &Error{Message: fmt.Sprintf("unknown ulimit %q", u.Name), Exit: ExitWhisk}
 		}
+		if r == unix.RLIMIT_NPROC && !wall.Up("process limit") {
+			continue
+		}
 		out = slices.DeleteFunc(out, func(d rlimit) bool { return d.resource == r })
 		out = append(out, rlimit{r, unix.Rlimit{Cur: u.Soft, Max: u.Hard}})
 	}

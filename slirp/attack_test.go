@@ -15,6 +15,8 @@ import (
 
 // TestAttackPretendingToBeLoopback is CVE-2021-20199 and its family: an app that trusts 127.0.0.1 must not take a
 // client of the local network for it, nor may that client reach what is published on 127.0.0.1.
+//
+// Wall: clients keep their address, and the kernel drops foreign packets for 127.0.0.1.
 func TestAttackPretendingToBeLoopback(t *testing.T) {
 	inet := internet(t)
 	n := newNetwork(t)
