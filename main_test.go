@@ -72,6 +72,10 @@ func prepare() (dir string, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("building whisk: %w\n%s", err, out)
 	}
+	outside := exec.Command("go", "build", "-o", filepath.Join(dir, "outside"), "./internal/outside")
+	if out, err := outside.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("building the scripts' internet: %w\n%s", err, out)
+	}
 	breach := filepath.Join(dir, "breach", "whisk")
 	build = exec.Command("go", "build", "-tags", "breach", "-trimpath", "-ldflags=-s -w", "-o", breach, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -12,14 +12,15 @@ import (
 )
 
 type downCmd struct {
-	Volumes bool   `short:"v" help:"Remove the project's volumes, too."`
+	Volumes bool   `short:"v" help:"Remove the project's volumes and egress log, too."`
 	Time    string `short:"t" placeholder:"SECONDS" help:"How long to wait before killing; without it what each app was given, or 10."`
 	File    string `short:"f" placeholder:"FILE" help:"The project's whisk.toml; without it the nearest from here upwards."`
 }
 
 // Help is what kong shows below the flags.
 func (*downCmd) Help() string {
-	return `Volumes are kept unless -v is given; those marked external always are.
+	return `Volumes and the egress log are kept unless -v is given; volumes marked external
+always are.
 
 Examples:
   whisk down
@@ -64,6 +65,11 @@ func (c *call) down(ctx context.Context, p *config.Project, timeout *time.Durati
 	}
 	if !volumes {
 		return nil
+	}
+	if !launcher.Held(c.dirs, p.Name) {
+		if err := launcher.RemoveEgressLog(c.dirs, p.Name); err != nil {
+			return err
+		}
 	}
 	var own []string
 	all, err := launcher.Volumes(c.dirs)

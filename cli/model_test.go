@@ -79,7 +79,7 @@ func TestEveryCommandRunsAndHasHelp(t *testing.T) {
 }
 
 func TestCommandsListThatPrintsJSON(t *testing.T) {
-	for _, path := range []string{"ps", "images", "volume ls", "port"} {
+	for _, path := range []string{"ps", "images", "volume ls", "port", "network ls", "network inspect"} {
 		leaves(t, func(p string, node *kong.Node) {
 			flags := flagsOf(node)
 			if p == path && (flags["--json"] == nil || flags["--format"] == nil) {

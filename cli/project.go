@@ -43,6 +43,9 @@ func projectSpecs(p *config.Project, names []string, ids func() string) ([]launc
 			continue
 		}
 		app.Mounts = slices.Clone(app.Mounts)
+		if app.HostPorts == nil {
+			app.HostPorts = p.HostPorts
+		}
 		for i, m := range app.Mounts {
 			if m.Kind == config.MountVolume && m.Source != "" {
 				app.Mounts[i].Source = volumeName(p, m.Source)
@@ -50,7 +53,7 @@ func projectSpecs(p *config.Project, names []string, ids func() string) ([]launc
 		}
 		specs = append(specs, launcher.Spec{
 			Version: launcher.SpecVersion, ID: ids(), Name: p.Name + "-" + app.Name, Project: p.Name,
-			App: app, Network: p.Name, Egress: p.Egress,
+			App: app, Network: p.Name, Egress: p.Egress, Isolate: p.Isolate,
 		})
 	}
 	return specs, nil

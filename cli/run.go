@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/launcher/keeper"
 	"github.com/whisk-sandbox/whisk/launcher/terminal"
@@ -38,7 +40,13 @@ not be executed, 127 when it was not found, 128+n when signal n ended it.`
 }
 
 func (r *runCmd) run(ctx context.Context, c *call) error {
-	spec, err := r.spec(launcher.NewID(), c.surroundings())
+	user, err := c.user()
+	if err != nil {
+		return err
+	}
+	s := c.surroundings()
+	s.egress = user.Egress
+	spec, err := r.spec(launcher.NewID(), s)
 	if err != nil {
 		return err
 	}
@@ -160,5 +168,5 @@ func networkEgress(s *launcher.Spec) string {
 	if s.Network == "none" {
 		return ""
 	}
-	return s.Egress
+	return cmp.Or(s.App.Egress, s.Egress, string(config.EgressAll))
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,9 +27,11 @@ type sandboxFlags struct {
 	Publish      []string `group:"Network" short:"p" sep:"none" placeholder:"[IP:]HOST:APP" help:"Forward a host port, or a range, to the app; add /udp for UDP. Host port 0 picks a free one."`
 	Network      string   `group:"Network" placeholder:"NAME" help:"Network to join, or none for loopback only; without it the sandbox has one of its own."`
 	NetworkAlias []string `group:"Network" sep:"none" placeholder:"NAME" help:"Further name for the sandbox on its network."`
+	Link         []string `group:"Network" sep:"none" placeholder:"NAME" help:"Reach another sandbox of the network by that name, where one of the two is isolated."`
 	Hostname     string   `group:"Network" short:"h" placeholder:"NAME" help:"Host name in the sandbox."`
 	AddHost      []string `group:"Network" sep:"none" placeholder:"NAME:IP" help:"Add a line to /etc/hosts; host-gateway stands for this machine."`
-	Egress       string   `group:"Network" enum:"all,none" default:"all" placeholder:"POLICY" help:"What a new network lets out: all or none."`
+	Egress       []string `group:"Network" sep:"none" placeholder:"POLICY" help:"What the sandbox may reach beyond its network: all, internet, none, or rules such as api.example.com:443 and 10.0.0.0/8. Without it, what its network allows, or all."`
+	HostPort     []string `group:"Network" sep:"none" placeholder:"PORT" help:"Let the sandbox reach a port of this machine's loopback, as host.whisk.internal."`
 
 	Volume   []string `group:"Files" short:"v" sep:"none" placeholder:"SOURCE:PATH[:ro]" help:"Mount a path of this machine or a volume."`
 	Mount    []string `group:"Files" sep:"none" placeholder:"KEY=VALUE,…" help:"Mount, spelled out: type=bind|volume|tmpfs,source=…,target=…"`
@@ -57,6 +60,7 @@ type surroundings struct {
 	dir, home string
 	lookup    config.Lookup
 	readFile  func(name string) ([]byte, error)
+	egress    string // what the user's config.toml says; may be empty
 }
 
 func (c *call) surroundings() surroundings {
@@ -69,10 +73,10 @@ func (f *sandboxFlags) spec(id string, argv []string, s surroundings) (*launcher
 		return nil, usage("whisk run --help", "an image is missing")
 	}
 	spec := &launcher.Spec{
-		Version: launcher.SpecVersion, ID: id, Name: f.Name, Network: id, Egress: f.Egress, Remove: f.Remove, Aliases: f.NetworkAlias,
+		Version: launcher.SpecVersion, ID: id, Name: f.Name, Network: id, Remove: f.Remove, Aliases: f.NetworkAlias,
 		App: config.App{Image: argv[0], Platform: f.Platform, User: f.User, Workdir: f.Workdir, Hostname: f.Hostname, ReadOnly: f.ReadOnly},
 	}
-	for _, fill := range []func(*launcher.Spec, surroundings) error{f.command(argv[1:]), f.environment, f.network, f.files, f.rights, f.limits, f.life} {
+	for _, fill := range []func(*launcher.Spec, surroundings) error{f.command(argv[1:]), f.environment, f.network, f.egress, f.files, f.rights, f.limits, f.life} {
 		if err := fill(spec, s); err != nil {
 			return nil, err
 		}
@@ -152,6 +156,31 @@ func environment(files, entries []string, s surroundings) ([]string, error) {
 	return env, nil
 }
 
+// egress reads --egress, whose values may each be a list, and --host-port.
+func (f *sandboxFlags) egress(spec *launcher.Spec, s surroundings) error {
+	switch {
+	case len(f.Egress) > 0:
+		e, err := config.ParseEgress(strings.Join(f.Egress, ","))
+		if err != nil {
+			return flagFault("--egress", err)
+		}
+		spec.Egress = e.String()
+	case spec.Network == spec.ID || spec.Network == "none":
+		spec.Egress = cmp.Or(s.egress, string(config.EgressAll))
+	}
+	if spec.Network == "none" && len(f.HostPort) > 0 {
+		return usage("leave out one of the two", "--host-port: a sandbox with --network none reaches no port")
+	}
+	for _, p := range f.HostPort {
+		port, err := config.ParseHostPort(p)
+		if err != nil {
+			return flagFault("--host-port", err)
+		}
+		spec.App.HostPorts = append(spec.App.HostPorts, port)
+	}
+	return nil
+}
+
 func (f *sandboxFlags) network(spec *launcher.Spec, _ surroundings) error {
 	switch {
 	case f.Network == "", f.Network == "private":
@@ -177,6 +206,15 @@ func (f *sandboxFlags) network(spec *launcher.Spec, _ surroundings) error {
 		if err := config.ValidHostname(alias); err != nil {
 			return flagFault("--network-alias", err)
 		}
+	}
+	if len(f.Link) > 0 && (spec.Network == spec.ID || spec.Network == "none") {
+		return usage("add --network NAME", "--link: a sandbox on a network of its own has nobody to reach")
+	}
+	for _, name := range f.Link {
+		if err := config.ValidHostname(name); err != nil {
+			return flagFault("--link", err)
+		}
+		spec.App.Links = append(spec.App.Links, name)
 	}
 	if f.Hostname != "" {
 		if err := config.ValidHostname(f.Hostname); err != nil {

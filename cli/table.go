@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -57,9 +58,15 @@ type table struct {
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
-func (t *table) write(w io.Writer) error {
-	width := make([]int, len(t.head))
-	all := append([][]string{t.head}, t.rows...)
+func (t *table) write(w io.Writer) error { return t.writeWider(w, make([]int, len(t.head))) }
+
+// writeWider is write with columns of at least these widths, which it makes wider where a cell is. Without a head it
+// goes on with a table that has been begun.
+func (t *table) writeWider(w io.Writer, width []int) error {
+	all := t.rows
+	if t.head != nil {
+		all = append([][]string{slices.Clone(t.head)}, all...)
+	}
 	for _, row := range all {
 		for i := range row {
 			row[i] = printable(row[i])

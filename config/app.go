@@ -36,7 +36,14 @@ type App struct {
 	Restart     Restart
 	ExtraHosts  []Host
 	DependsOn   []string // names of apps that must be ready first
+	Links       []string // names of apps that it reaches, besides DependsOn, where its network isolates
+	Networks    []string // groups of its network; apps reach each other if they share one; empty: "default"
+	Aliases     []string // further names on its network, in lower case
 	Ready       *Ready   // nil: ready as soon as it runs
+	// Egress is what the app may reach outside its network, as ParseEgress reads it; empty: as the network says.
+	Egress string
+	// HostPorts are ports of the host's loopback that the app reaches as host.whisk.internal; nil: as the network says.
+	HostPorts []uint16
 }
 
 // The values of App.Home.
@@ -107,11 +114,15 @@ type Ready struct {
 
 // Project is a whole whisk.toml.
 type Project struct {
-	Name    string
-	File    string // absolute path of whisk.toml
-	Dir     string // its folder; relative paths in it start here
-	Apps    []App  // in the order of the file
-	Egress  string // "all" (default) or "none"
+	Name   string
+	File   string // absolute path of whisk.toml
+	Dir    string // its folder; relative paths in it start here
+	Apps   []App  // in the order of the file
+	Egress string // what the apps may reach outside their network, as ParseEgress reads it; default "all"
+	// HostPorts are ports of the host's loopback that the apps reach as host.whisk.internal.
+	HostPorts []uint16
+	// Isolate keeps the apps from each other, but for what DependsOn and Links say.
+	Isolate bool
 	Volumes []Volume
 }
 

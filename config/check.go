@@ -18,6 +18,7 @@ func (l *loader) check() {
 	}
 	l.publishedTwice()
 	l.dependencies()
+	l.reach()
 	l.usedVolumes()
 	for _, a := range l.apps {
 		l.project.Apps = append(l.project.Apps, a.app)

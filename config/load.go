@@ -16,7 +16,7 @@ import (
 type LoadOptions struct {
 	LookupEnv Lookup // the environment, os.LookupEnv; it wins over .env. Nil: empty
 	Home      string // what ~ stands for; empty: ~ is a fault
-	Egress    string // Project.Egress where whisk.toml says nothing, User.Egress; empty: "all"
+	Egress    string // Project.Egress where whisk.toml says nothing, as ParseEgress reads it; empty: "all"
 }
 
 // maxFile bounds what is read: a whisk.toml is written by hand.
@@ -166,25 +166,10 @@ func fileKeys() []key[loader] {
 // networkKeys are the keys of [network].
 func networkKeys() []key[Project] {
 	return []key[Project]{
-		{"egress", func(d *decoder, n *node, p *Project) {
-			s, ok := d.str(n, "egress")
-			if !ok {
-				return
-			}
-			if err := validEgress(s); err != nil {
-				d.fail(n.offset, didYouMean(s, []string{"all", "none"}), "%v", err)
-				return
-			}
-			p.Egress = s
-		}},
+		{"egress", func(d *decoder, n *node, p *Project) { d.egress(n, &p.Egress) }},
+		{"isolate", func(d *decoder, n *node, p *Project) { d.boolean(n, "isolate", &p.Isolate) }},
+		{"host_ports", func(d *decoder, n *node, p *Project) { d.hostPorts(n, &p.HostPorts) }},
 	}
-}
-
-func validEgress(s string) error {
-	if s != "all" && s != "none" {
-		return fmt.Errorf(`egress %q: want "all" or "none"`, clip(s))
-	}
-	return nil
 }
 
 // volumeTables reads [volume.NAME].

@@ -19,6 +19,8 @@ type appPlaces struct {
 	ports   []int // of each of app.Ports
 	mounts  []int // of each of app.Mounts
 	depends []int // of each of app.DependsOn
+	links   []int // of each of app.Links
+	aliases []int // of each of app.Aliases
 	node    *node // the table
 	loader  *loader
 	files   []string // env_file's entries, which env's follow
@@ -64,6 +66,9 @@ func appKeys() []key[appPlaces] {
 		{"mounts", func(d *decoder, n *node, a *appPlaces) { d.mounts(n, a) }},
 		{"tmpfs", func(d *decoder, n *node, a *appPlaces) { d.tmpfs(n, a) }},
 		{"depends_on", func(d *decoder, n *node, a *appPlaces) { d.dependsOn(n, a) }},
+		{"links", func(d *decoder, n *node, a *appPlaces) { d.links(n, a) }},
+		{"networks", func(d *decoder, n *node, a *appPlaces) { d.groups(n, &a.app.Networks) }},
+		{"aliases", func(d *decoder, n *node, a *appPlaces) { d.aliases(n, a) }},
 		{"env", func(d *decoder, n *node, a *appPlaces) { d.env(n, a) }},
 		{"env_file", func(d *decoder, n *node, a *appPlaces) { d.envFiles(n, a) }},
 		{"command", func(d *decoder, n *node, a *appPlaces) { a.app.Command, _ = d.words(n, "command") }},
@@ -117,6 +122,11 @@ func appKeys() []key[appPlaces] {
 		}},
 		{"extra_hosts", func(d *decoder, n *node, a *appPlaces) { d.extraHosts(n, &a.app.ExtraHosts) }},
 		{"ready", func(d *decoder, n *node, a *appPlaces) { d.ready(n, &a.app.Ready) }},
+		{"egress", func(d *decoder, n *node, a *appPlaces) { d.egress(n, &a.app.Egress) }},
+		{"host_ports", func(d *decoder, n *node, a *appPlaces) {
+			a.app.HostPorts = []uint16{} // none is not the same as what the network says
+			d.hostPorts(n, &a.app.HostPorts)
+		}},
 	}
 }
 

@@ -32,7 +32,7 @@ ports = ["8080:80"]                              # 127.0.0.1:8080 on this machin
 # mounts = ["pgdata:/var/lib/postgresql/data"]   # a volume: its data outlives "whisk down"
 # ready = { tcp = 5432 }                         # or http = ":80/health", cmd = ["pg_isready"], log = "ready to accept"
 
-# What apps may reach outside the project's network: "all" or "none".
+# What apps may reach outside the project's network: "all", "internet", "none", or a list such as ["api.example.com"].
 # [network]
 # egress = "none"
 

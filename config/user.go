@@ -15,9 +15,9 @@ type User struct {
 	Store      string // absolute folder of images, volumes and records; default $XDG_DATA_HOME/whisk
 	DetachKeys string // as ParseDetachKeys reads them; default DefaultDetachKeys
 	Pull       string // when run and up fetch images: "missing" (default), "always" or "never"
+	Egress     string // what sandboxes may reach where whisk.toml and flags say nothing, as ParseEgress reads it; default "all"
 	// Secrets are absolute paths that no mount of a folder above shows; nil: DefaultSecrets.
 	Secrets []string
-	Egress  string // what sandboxes may reach where whisk.toml and flags say nothing: "all" (default) or "none"
 }
 
 // DefaultDetachKeys leave an attached sandbox running, as docker's and podman's.
@@ -83,9 +83,7 @@ func userKeys() []key[User] {
 			parsed(d, n, "pull", "a string", ParsePull, &u.Pull, unstable.String)
 		}},
 		{"secrets", func(d *decoder, n *node, u *User) { d.secrets(n, &u.Secrets) }},
-		{"egress", func(d *decoder, n *node, u *User) {
-			parsed(d, n, "egress", "a string", func(s string) (string, error) { return s, validEgress(s) }, &u.Egress, unstable.String)
-		}},
+		{"egress", func(d *decoder, n *node, u *User) { d.egress(n, &u.Egress) }},
 	}
 }
 

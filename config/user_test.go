@@ -29,7 +29,7 @@ func TestLoadUser(t *testing.T) {
 	put("stor = 1\nstore = 'x'\ndetach_keys = 'ctrl'\npull = 'newer'\negress = true\n")
 	_, err := LoadUser(path, opts)
 	refusesAll(t, err, ":1:1: unknown key \"stor\" in config.toml", `did you mean "store"?`, ":2:9: store \"x\": want an absolute path",
-		":3:15: detach key", ":4:8: pull \"newer\"", ":5:10: egress must be a string")
+		":3:15: detach key", ":4:8: pull \"newer\"", ":5:10: egress must be \"all\", \"internet\", \"none\" or a list of rules")
 }
 
 func TestUserFile(t *testing.T) {

@@ -120,6 +120,7 @@ func TestLogFollowsUntilTheSandboxEnds(t *testing.T) {
 	if err := TakeLock(lock); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { lock.Close() }) // and not when the collector likes
 	r := &Record{Spec: Spec{Version: SpecVersion, ID: id, Network: network}, State: Running}
 	if err := r.Write(d); err != nil {
 		t.Fatal(err)

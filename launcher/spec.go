@@ -18,10 +18,13 @@ type Spec struct {
 	App     config.App `json:"app"`
 	// Network is the network's name; "none" for loopback only. Each network has one keeper.
 	Network string `json:"network"`
-	// Egress is the policy of the network: "all" or "none". It is fixed by the first sandbox on a network.
+	// Egress is what the sandbox may reach outside, as config.ParseEgress reads it, where App.Egress says nothing; empty: as
+	// the network says, whose policy is that of its first sandbox, or "all".
 	Egress string `json:"egress"`
-	Remove bool   `json:"remove,omitempty"` // forget the sandbox when it has ended
-	Stdin  bool   `json:"stdin,omitempty"`  // keep standard input open
+	// Isolate keeps the sandbox from others of its network, but for those that App.DependsOn and App.Links say of either.
+	Isolate bool `json:"isolate,omitempty"`
+	Remove  bool `json:"remove,omitempty"` // forget the sandbox when it has ended
+	Stdin   bool `json:"stdin,omitempty"`  // keep standard input open
 	// Guard keeps the user's secrets out of mounts.
 	Guard Guard `json:"guard,omitzero"`
 	// BestEffort goes on, with a warning, where a limit cannot be kept.
@@ -62,6 +65,8 @@ type Record struct {
 	IPv4        string          `json:"ipv4,omitempty"`
 	IPv6        string          `json:"ipv6,omitempty"`
 	Ports       []PublishedPort `json:"ports,omitempty"`
+	// AskedPorts take the place of App.Ports once whisk port has changed them; nil: it has not. Each is a single port.
+	AskedPorts []config.Port `json:"asked_ports,omitzero"`
 	// Volumes are the anonymous volumes made for this sandbox; rm -v and --rm remove them.
 	Volumes []string `json:"volumes,omitempty"`
 	// Hidden are the paths in the sandbox where a mount shows something empty that the host has: see Guard.

@@ -104,3 +104,48 @@ func BenchmarkThroughput(b *testing.B) {
 	near, far = pair(l, func(a string) (net.Conn, error) { return app.dial("tcp", a) }, l.Addr().String())
 	b.Run("app-to-app", stream(near, far))
 }
+
+// BenchmarkConnect compares connections that are opened and closed one after the other with those of the host.
+func BenchmarkConnect(b *testing.B) {
+	inet := internet(b)
+	n := newNetwork(b)
+	app, e := newSandbox(b, n, "web")
+	addr := inet.echoTCP("tcp", at(inetV4, 0)).String()
+	listen := app.echoTCP("tcp", "0.0.0.0:0")
+	ports, err := n.Publish(context.Background(), e, config.Port{App: uint16(portOf(listen)), Count: 1, Protocol: "tcp"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	run := func(in *namespace, addr string) func(*testing.B) {
+		return func(b *testing.B) {
+			work := func() error {
+				for b.Loop() {
+					c, err := net.Dial("tcp", addr)
+					if err != nil {
+						return err
+					}
+					_ = c.(*net.TCPConn).SetLinger(0) // no port waits
+					if _, err := c.Write([]byte("x")); err != nil {
+						return err
+					}
+					if _, err := c.Read(make([]byte, 1)); err != nil {
+						return err
+					}
+					c.Close()
+				}
+				return nil
+			}
+			if in != nil {
+				err = in.do(work)
+			} else {
+				err = work()
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("host-to-internet", run(nil, addr))
+	b.Run("out", run(app, addr))
+	b.Run("published", run(nil, ports[0].HostAddr().String()))
+}

@@ -19,7 +19,7 @@ func (n *Network) Dial(ctx context.Context, network, addr string) (net.Conn, err
 	if err != nil {
 		return nil, fmt.Errorf("dialling %q: %w", addr, err)
 	}
-	if v4, _, ok := n.names.lookup(canonical(name)); ok {
+	if v4, _, ok := n.names.lookup(canonical(name), nil); ok {
 		name = v4[0].String()
 	}
 	to, err := netip.ParseAddrPort(net.JoinHostPort(name, port))

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/whisk-sandbox/whisk/config"
 )
 
 const (
@@ -34,7 +36,8 @@ type nameServer struct {
 	resolver resolver
 	gateway  [2]netip.Addr
 	subnets  [2]netip.Prefix
-	forward  bool // whether other names may leave
+	isHost   func(netip.Addr) bool
+	flowlog  *flowLog
 
 	ctx     context.Context
 	busy    chan struct{}
@@ -90,11 +93,12 @@ func (s *nameServer) close() {
 }
 
 func (s *nameServer) serve(w dns.ResponseWriter, q *dns.Msg) {
-	m := s.answer(q)
+	e := s.asker(w.RemoteAddr())
+	m := s.answer(q, e)
 	if m == nil {
 		select {
 		case s.busy <- struct{}{}:
-			m = s.ask(q)
+			m = s.ask(q, e)
 			<-s.busy
 		default:
 			m = failure(q, dns.RcodeServerFailure)
@@ -112,17 +116,41 @@ func (s *nameServer) serve(w dns.ResponseWriter, q *dns.Msg) {
 	}
 }
 
-func (s *nameServer) ask(q *dns.Msg) *dns.Msg {
-	m, err := s.resolver.ask(s.ctx, q)
+// asker is the sandbox that a question is from; nil if no sandbox has that address.
+func (s *nameServer) asker(from net.Addr) *Endpoint {
+	ap, err := netip.ParseAddrPort(from.String())
+	if err != nil {
+		return nil
+	}
+	return s.names.endpoint(ap.Addr().Unmap())
+}
+
+// ask asks the host's resolver for a sandbox, and remembers what the answer calls its addresses.
+func (s *nameServer) ask(q *dns.Msg, e *Endpoint) *dns.Msg {
+	list := e.egress.Mode == config.EgressList
+	out := q
+	if list {
+		out = plainQuestion(q)
+	}
+	m, err := s.resolver.ask(s.ctx, out)
 	if err != nil {
 		s.log.Debug("name not resolved", "name", q.Question[0].Name, "err", err)
 		return failure(q, dns.RcodeServerFailure)
 	}
+	if list {
+		m = filterAnswer(q, m, func(a netip.Addr) bool { return answerable(e.egress.Rules, a, s.isHost) })
+	}
+	addrs, ttl := addressesOf(q, m)
+	e.known.learn(time.Now(), canonical(q.Question[0].Name), ttl, addrs...)
 	return m
 }
 
-// answer answers what the network itself knows or forbids; nil means that the host's resolver is to be asked.
-func (s *nameServer) answer(q *dns.Msg) *dns.Msg {
+// answer answers what the network itself knows or the sandbox's policy forbids; nil means that the host's resolver is to
+// be asked.
+func (s *nameServer) answer(q *dns.Msg, e *Endpoint) *dns.Msg {
+	if e == nil {
+		return failure(q, dns.RcodeRefused)
+	}
 	if q.Opcode != dns.OpcodeQuery || q.Response {
 		return failure(q, dns.RcodeNotImplemented)
 	}
@@ -134,31 +162,26 @@ func (s *nameServer) answer(q *dns.Msg) *dns.Msg {
 	if question.Qclass != dns.ClassINET {
 		return failure(q, dns.RcodeRefused)
 	}
-	if v4, v6, ok := s.lookup(name); ok {
+	if v4, v6, ok := s.lookup(name, e); ok {
+		if len(v4) == 0 {
+			return prohibitedName(q, "the app may not reach it")
+		}
 		return addresses(q, v4, v6)
 	}
 	if a, ok := reverseName(name); ok && (s.subnets[0].Contains(a) || s.subnets[1].Contains(a)) {
-		return s.pointer(q, a)
+		return s.pointer(q, a, e)
 	}
 	if name == "whisk.internal" || strings.HasSuffix(name, ".whisk.internal") {
 		return failure(q, dns.RcodeNameError)
 	}
-	if !s.forward {
-		// "No such name" ends a resolver's search at once; REFUSED makes it try again and report a temporary failure.
-		m := failure(q, dns.RcodeNameError)
-		if opt := m.IsEdns0(); opt != nil {
-			opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeProhibited, ExtraText: "egress is none"})
-		}
-		return m
-	}
-	return nil
+	return s.forbid(q, e)
 }
 
-func (s *nameServer) lookup(name string) (v4, v6 []netip.Addr, ok bool) {
+func (s *nameServer) lookup(name string, e *Endpoint) (v4, v6 []netip.Addr, ok bool) {
 	if name == hostName {
 		return s.gateway[:1], s.gateway[1:], true
 	}
-	return s.names.lookup(name)
+	return s.names.lookup(name, e)
 }
 
 // addresses answers with records of the type asked for; other types exist, and are empty (NODATA).
@@ -180,8 +203,8 @@ func addresses(q *dns.Msg, v4, v6 []netip.Addr) *dns.Msg {
 	return m
 }
 
-func (s *nameServer) pointer(q *dns.Msg, a netip.Addr) *dns.Msg {
-	name, ok := s.names.reverse(a)
+func (s *nameServer) pointer(q *dns.Msg, a netip.Addr, e *Endpoint) *dns.Msg {
+	name, ok := s.names.reverse(a, e)
 	if a == s.gateway[0] || a == s.gateway[1] {
 		name, ok = hostName, true
 	}
@@ -236,5 +259,5 @@ func reverseName(name string) (netip.Addr, bool) {
 		}
 	}
 	a, err := netip.ParseAddr(string(text))
-	return a, err == nil
+	return a, err == nil && a.Zone() == ""
 }

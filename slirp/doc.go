@@ -21,5 +21,5 @@
 //
 // Sockets are made on a thread that lives in the router namespace (thread) and used from anywhere. Where something can be
 // decided without the kernel, it is a function from values to values: decide, routerPlan, parsePacket, portPlan,
-// ChoosePrefixes, nameServer.answer.
+// ChoosePrefixes, nameServer.answer, filterAnswer, sniff.
 package slirp

@@ -37,15 +37,19 @@ func (e *echoFlows) init(g *gate) {
 func (e *echoFlows) request(p packet) {
 	s := e.flows.get(p.flow)
 	if s == nil {
-		if !e.gate.admit(p) {
+		if _, ok := e.gate.admit(p); !ok {
 			return
 		}
+		log := e.gate.flowlog.begin(p.flow)
 		c, err := dialPing(p.dst.Addr())
 		if err != nil {
 			e.refuse(p, err)
+			log.fail(err)
+			log.end()
 			return
 		}
 		s = newSession(c)
+		s.log = log
 		if !e.flows.put(p.flow, s) {
 			return
 		}
@@ -54,20 +58,26 @@ func (e *echoFlows) request(p packet) {
 	}
 	s.touch()
 	// The kernel puts an identifier of its own and the checksum in.
-	if _, err := s.conn.Write(p.transport); err != nil {
+	n, err := s.conn.Write(p.transport)
+	if err != nil {
 		e.refuse(p, err)
+		s.log.fail(err)
 	}
+	s.log.count(int64(max(0, n-header.ICMPv4MinimumSize)), 0)
 }
 
 func (e *echoFlows) receive(f flow, s *session) {
+	defer s.log.end()
 	defer e.flows.end(f, s)
 	e.buffers.receive(s.conn, func() time.Time { return s.expiry(echoIdle, echoIdle) }, func(b []byte) {
 		if len(b) < header.ICMPv4MinimumSize {
 			return
 		}
 		s.touch()
+		s.log.count(0, int64(len(b)-header.ICMPv4MinimumSize))
 		e.gate.answer(echoReply(f, b[6:]))
 	}, func(err error) bool {
+		s.log.fail(err)
 		ip, t := ipPacket(f.proto, f.src.Addr(), f.dst.Addr(), header.ICMPv4MinimumSize)
 		t[0] = uint8(header.ICMPv4Echo)
 		if f.proto == protoICMPv6 {

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/config"
 )
 
 // AttachOptions say how a sandbox joins a network.
@@ -16,6 +18,16 @@ type AttachOptions struct {
 	Name    string     // DNS label; unique in the network, or empty
 	Aliases []string   // more names, which several sandboxes may share
 	IPv4    netip.Addr // address wished for; the zero Addr: any
+	Egress  string     // what the sandbox may reach outside, as config.ParseEgress reads it; empty: as the network says
+	// HostPorts are ports of the host's loopback that the sandbox reaches on the gateway's addresses, over TCP and UDP. 53
+	// cannot be one.
+	HostPorts []uint16
+	// Groups the sandbox is in, of which two must share one to reach each other; none: the group "default".
+	Groups []string
+	// Isolate has the sandbox reach only those it names in Reaches, and be reached only by those that name it in theirs.
+	Isolate bool
+	// Reaches are names and aliases of sandboxes, which need not have joined yet.
+	Reaches []string
 }
 
 // Endpoint is a sandbox's place on a network.
@@ -26,6 +38,14 @@ type Endpoint struct {
 	v4, v6  netip.Addr
 	index   int // of the link on the router's side
 	netns   int // the sandbox's namespace; owned
+	groups  []string
+	isolate bool
+	reaches []string
+	egress  config.Egress
+	known   knownNames
+	budget  nameBudget
+	// leaveHost ends what goes to the host's ports; nil without any.
+	leaveHost context.CancelFunc
 
 	mu        sync.Mutex
 	published []*Published
@@ -40,16 +60,28 @@ func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	egress := n.egress
+	if a.Egress != "" {
+		var err error
+		if egress, err = config.ParseEgress(a.Egress); err != nil {
+			return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
+		}
+	}
 	netns, err := unix.FcntlInt(uintptr(a.NetNS), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("attaching %q: duplicating its network namespace: %w", a.Name, err)
 	}
-	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, netns: netns}
+	e := &Endpoint{network: n, name: a.Name, aliases: a.Aliases, groups: a.Groups, isolate: a.Isolate, reaches: n.names.namesOf(a.Reaches), egress: egress, netns: netns}
 	if err := n.reserve(e, a.IPv4); err != nil {
 		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
 	}
-	if err := n.link(e, a.NetNS); err != nil {
+	err = n.openHostPorts(e, a.HostPorts)
+	if err == nil {
+		err = n.link(e, a.NetNS)
+	}
+	if err != nil {
+		n.leaveHostPorts(e)
 		n.release(e)
 		unix.Close(netns)
 		return nil, fmt.Errorf("attaching %q: %w", a.Name, err)
@@ -73,6 +105,7 @@ func (n *Network) reserve(e *Endpoint, wish netip.Addr) error {
 		return err
 	}
 	n.endpoints[e.v4] = e
+	n.walled = n.walled || e.isolate || len(e.groups) > 0
 	e.index = n.nextIndex
 	n.nextIndex++
 	return nil
@@ -112,14 +145,22 @@ func sixFor(p plan, v4 netip.Addr) netip.Addr {
 
 func (n *Network) release(e *Endpoint) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.names.remove(e)
 	delete(n.endpoints, e.v4)
+	walled := n.walled
+	n.mu.Unlock()
+	if walled {
+		// The link is gone and its number is not used again: what may be left in the wall opens nothing.
+		_ = n.thread.do(n.enforce)
+	}
 }
 
 // link makes the pair and brings both ends up.
 func (n *Network) link(e *Endpoint, netns int) error {
 	return n.thread.do(func() error {
+		if err := n.enforce(); err != nil { // before the first packet
+			return err
+		}
 		if err := n.router.run(sandboxLink(e.index, netns)); err != nil {
 			return err
 		}
@@ -139,10 +180,16 @@ func (n *Network) link(e *Endpoint, netns int) error {
 			err = n.router.await(e.index)
 		}
 		if err != nil {
-			return errors.Join(err, n.router.run(linkDelete(e.index)))
+			return errors.Join(err, n.unlink(e))
 		}
 		return nil
 	})
+}
+
+// unlink takes down what link has made. It runs on the router's thread.
+func (n *Network) unlink(e *Endpoint) error {
+	_ = n.router.run(sourceRules(unix.RTM_DELRULE, e.index, e.v6)...) // they stand in nobody's way without their link
+	return n.router.run(linkDelete(e.index))
 }
 
 // IPv4 returns the sandbox's IPv4 address.
@@ -157,8 +204,9 @@ func (e *Endpoint) Close() error {
 	e.closeOnce.Do(func() {
 		n := e.network
 		e.unpublish()
+		n.leaveHostPorts(e)
 		n.gate.endSource(e.v4, e.v6)
-		err := n.thread.do(func() error { return n.router.run(linkDelete(e.index)) })
+		err := n.thread.do(func() error { return n.unlink(e) })
 		if !linkGone(err) {
 			e.closeErr = fmt.Errorf("detaching %q: %w", e.name, err)
 		}

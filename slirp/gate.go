@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
@@ -19,9 +20,10 @@ type gate struct {
 	ctx     context.Context // of the network's life
 	log     *slog.Logger
 	up      *uplink
-	egress  string
+	names   *names // whose addresses are
 	subnets [2]netip.Prefix
 	isHost  func(netip.Addr) bool
+	flowlog *flowLog
 
 	tcp  tcpFlows
 	udp  udpFlows
@@ -29,8 +31,8 @@ type gate struct {
 	wg   sync.WaitGroup // every goroutine of a flow
 }
 
-func newGate(ctx context.Context, log *slog.Logger, up *uplink, egress string, subnets [2]netip.Prefix, isHost func(netip.Addr) bool, tr *transparent, lo *loops) *gate {
-	g := &gate{ctx: ctx, log: log, up: up, egress: egress, subnets: subnets, isHost: isHost}
+func newGate(ctx context.Context, log *slog.Logger, up *uplink, names *names, subnets [2]netip.Prefix, isHost func(netip.Addr) bool, tr *transparent, lo *loops) *gate {
+	g := &gate{ctx: ctx, log: log, up: up, names: names, subnets: subnets, isHost: isHost}
 	g.tcp.init(g, tr, lo)
 	g.udp.init(g)
 	g.echo.init(g)
@@ -72,20 +74,30 @@ func (g *gate) handle(p packet) {
 	}
 }
 
-// admit asks the policy about a flow's first packet and answers it if the flow may not be.
-func (g *gate) admit(p packet) bool {
-	switch decide(g.egress, g.subnets, p.flow, g.isHost) {
+// admit asks the policy of the sandbox about a flow's first packet and answers it if the flow may not be.
+func (g *gate) admit(p packet) (verdict, bool) {
+	e := g.names.endpoint(p.src.Addr())
+	if e == nil {
+		return verdict{action: drop, why: "no sandbox has this source"}, false
+	}
+	now := time.Now()
+	v := decide(e.egress, g.subnets, p.flow, e.known.names(now, p.dst.Addr()), g.isHost)
+	switch v.action {
 	case allow:
-		return true
+		if v.byName {
+			e.known.use(now, p.dst.Addr(), v.name)
+		}
+		return v, true
 	case deny:
-		g.log.Debug("egress denied", "protocol", p.proto, "from", p.src, "to", p.dst)
+		g.log.Debug("egress denied", "app", e.name, "protocol", p.protocol(), "from", p.src, "to", p.dst, "name", v.name, "why", v.why)
+		g.flowlog.denied(p.flow, v.why)
 		if p.proto == protoTCP {
 			g.answer(resetPacket(p))
 		} else {
 			g.answer(unreachablePacket(p, prohibited))
 		}
 	}
-	return false
+	return v, false
 }
 
 // answer puts a packet made here on the link.

@@ -180,6 +180,50 @@ var (
 	anywhere6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 )
 
+// Priorities of the router's routing rules, ip-rule(8). Of IPv4, the kernel checks sources itself (RP_FILTER). For IPv6 it
+// has no such check, so rules make it: what a sandbox sends from its own address goes on to ruleLocal, the rest of it
+// nowhere. Policies go by source addresses, and none may pass for another's.
+const (
+	ruleOwn     = 1   // for each sandbox's link: its own source goes on
+	ruleForeign = 2   // for each sandbox's link: any other does not
+	ruleLocal   = 100 // the router's own addresses, IPv6; the kernel's rule for it comes first of all
+	ruleMarked  = 200 // see transparentRoutes
+)
+
+// rule6 is a routing rule for IPv6; link, the one that packets come in by, and from may be left out.
+func rule6(what string, kind, priority int, link string, from netip.Addr, action uint8, attrs ...nl.NetlinkRequestData) request {
+	msg := nl.NewRtMsg()
+	msg.Family = unix.AF_INET6
+	msg.Type = action
+	msg.Protocol = 0
+	msg.Scope = 0
+	flags := 0
+	if kind == unix.RTM_NEWRULE {
+		flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	}
+	attrs = append(attrs, nl.NewRtAttr(nl.FRA_PRIORITY, nl.Uint32Attr(uint32(priority))))
+	if link != "" {
+		attrs = append(attrs, nl.NewRtAttr(nl.FRA_IIFNAME, nl.ZeroTerminated(link)))
+	}
+	if from.IsValid() {
+		msg.Src_len = uint8(from.BitLen())
+		attrs = append(attrs, nl.NewRtAttr(nl.FRA_SRC, from.AsSlice()))
+	}
+	return newRequest(what, kind, flags, append([]nl.NetlinkRequestData{msg}, attrs...)...)
+}
+
+// sourceRules let a sandbox's link in with its own IPv6 address only; kind is RTM_NEWRULE or RTM_DELRULE.
+func sourceRules(kind, index int, v6 netip.Addr) []request {
+	link := routerLink(index)
+	return []request{
+		rule6("letting the sandbox's IPv6 address in", kind, ruleOwn, link, v6, unix.FR_ACT_GOTO, nl.NewRtAttr(nl.FRA_GOTO, nl.Uint32Attr(ruleLocal))),
+		rule6("keeping other IPv6 addresses out", kind, ruleForeign, link, netip.Addr{}, unix.FR_ACT_BLACKHOLE),
+	}
+}
+
+// routerLink is the name of the router's end of a sandbox's link.
+func routerLink(index int) string { return fmt.Sprintf("app%d", index) }
+
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // localRoute has the kernel take packets for its own IPv6 address at once. It adds such a route itself, but from a work
@@ -201,6 +245,8 @@ func routerPlan(p plan) []request {
 		address("giving the router its IPv4 address", indexLoopback, host(p.gw4)),
 		address("giving the router its IPv6 address", indexLoopback, host(p.gw6)),
 		localRoute(indexLoopback, p.gw6),
+		rule6("delivering to the router's IPv6 addresses", unix.RTM_NEWRULE, ruleLocal, "", netip.Addr{}, unix.FR_ACT_TO_TBL, nl.NewRtAttr(nl.FRA_TABLE, nl.Uint32Attr(unix.RT_TABLE_LOCAL))),
+		rule6("checking IPv6 sources first", unix.RTM_DELRULE, 0, "", netip.Addr{}, unix.FR_ACT_TO_TBL, nl.NewRtAttr(nl.FRA_TABLE, nl.Uint32Attr(unix.RT_TABLE_LOCAL))),
 		// Addresses of the subnet that no sandbox has must not leave by the default route.
 		route{what: "closing the subnet", to: p.v4.Masked(), kind: unix.RTN_UNREACHABLE}.request(),
 		route{what: "closing the IPv6 subnet", to: p.v6.Masked(), kind: unix.RTN_UNREACHABLE, index: indexLoopback}.request(),
@@ -212,7 +258,7 @@ func routerPlan(p plan) []request {
 // sandboxLink is the pair between router and sandbox, made from the router's side; index is the router's end.
 func sandboxLink(index, netns int) request {
 	mac := macSandbox(index)
-	return vethPair("making the sandbox's link", fmt.Sprintf("app%d", index), index, mac, "eth0", indexSandbox, mac, netns)
+	return vethPair("making the sandbox's link", routerLink(index), index, mac, "eth0", indexSandbox, mac, netns)
 }
 
 // routerSide finishes the router's end of a sandbox's link.
@@ -220,11 +266,11 @@ func routerSide(p plan, index int, v4, v6 netip.Addr) []request {
 	// Strict source checks: a packet may enter only where a route to its source leads out (RFC 3704), so no sandbox
 	// can speak in another's name.
 	conf := map[int]uint32{inetConfForwarding: 1, inetConfRPFilter: 1, inetConfSendRedirects: 0, inetConfAcceptRedir: 0}
-	return []request{
+	return append(sourceRules(unix.RTM_NEWRULE, index, v6),
 		linkUp("bringing the router's side up", index, conf),
 		route{what: "routing to the sandbox", to: host(v4), kind: unix.RTN_UNICAST, index: index, from: p.gw4}.request(),
 		route{what: "routing IPv6 to the sandbox", to: host(v6), kind: unix.RTN_UNICAST, index: index, from: p.gw6}.request(),
-	}
+	)
 }
 
 // sandboxSide is what the sandbox's own namespace needs. The whole subnet is on the link: without ARP every frame goes

@@ -42,7 +42,7 @@ type loops struct {
 // start makes the threads at the first need. The error is final.
 func (s *loops) start() error {
 	s.once.Do(func() {
-		for range min(maxLoops, runtime.GOMAXPROCS(0)) {
+		for range max(1, min(maxLoops, runtime.GOMAXPROCS(0)/2)) {
 			l, err := newLoop(s.netns)
 			if err != nil {
 				s.err = err

@@ -10,6 +10,9 @@ import (
 // hostName is what a sandbox calls the machine it runs on.
 const hostName = "host.whisk.internal"
 
+// HostName is the name of a Flow to a port of the host's that AttachOptions.HostPorts has opened.
+const HostName = hostName
+
 // names are the addresses that the network's own names stand for. Names are kept in lower case, without the last dot.
 type names struct {
 	network string // zone of the full names: app.network
@@ -70,8 +73,9 @@ func (n *names) remove(e *Endpoint) {
 	delete(n.byAddr, e.v6)
 }
 
-// lookup finds the addresses of a canonical name; ok is false if the network has no such name.
-func (n *names) lookup(name string) (v4, v6 []netip.Addr, ok bool) {
+// lookup finds the addresses of a canonical name that a sandbox may reach; nil stands for the host, which reaches all.
+// ok is false if the network has no such name.
+func (n *names) lookup(name string, asker *Endpoint) (v4, v6 []netip.Addr, ok bool) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	found := n.byName[name]
@@ -81,17 +85,26 @@ func (n *names) lookup(name string) (v4, v6 []netip.Addr, ok bool) {
 		}
 	}
 	for _, e := range found {
-		v4, v6 = append(v4, e.v4), append(v6, e.v6)
+		if asker == nil || mayReach(asker, e) {
+			v4, v6 = append(v4, e.v4), append(v6, e.v6)
+		}
 	}
 	return v4, v6, len(found) > 0
 }
 
-// reverse finds the name of an address: app.network, which says more than app in a log.
-func (n *names) reverse(a netip.Addr) (string, bool) {
+// endpoint finds the sandbox that has an address; nil if none has.
+func (n *names) endpoint(a netip.Addr) *Endpoint {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.byAddr[a]
+}
+
+// reverse finds the name of an address that a sandbox may reach: app.network, which says more than app in a log.
+func (n *names) reverse(a netip.Addr, asker *Endpoint) (string, bool) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	e := n.byAddr[a]
-	if e == nil || canonical(e.name) == "" {
+	if e == nil || canonical(e.name) == "" || !mayReach(asker, e) {
 		return "", false
 	}
 	if n.network == "" {

@@ -3,6 +3,8 @@ package slirp
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -105,7 +107,7 @@ func (n *netstack) accept(r *tcp.ForwarderRequest) {
 		n.flows.join(f, nil)
 		return
 	}
-	app := &stackConn{gonet.NewTCPConn(&wq, ep), ep}
+	app := &stackConn{TCPConn: gonet.NewTCPConn(&wq, ep), ep: ep, wq: &wq}
 	if !n.flows.join(f, app) {
 		reset(app)
 	}
@@ -115,9 +117,45 @@ func (n *netstack) accept(r *tcp.ForwarderRequest) {
 type stackConn struct {
 	*gonet.TCPConn
 	ep tcpip.Endpoint
+	wq *waiter.Queue
+	// ended is set when the stack has been told that no more is sent.
+	ended atomic.Bool
+}
+
+// resetCheck is how often the stack is asked about an app that has ended its sending side: it tells nobody of a reset then.
+const resetCheck = 250 * time.Millisecond
+
+// CloseWrite ends the sending side.
+func (c *stackConn) CloseWrite() error {
+	c.ended.Store(true)
+	return c.TCPConn.CloseWrite()
 }
 
 func (c *stackConn) reset() { c.ep.Abort() }
+
+// failed waits for an error of the connection's; see the function of the name.
+func (c *stackConn) failed(over <-chan struct{}) bool {
+	entry, events := waiter.NewChannelEntry(waiter.EventErr | waiter.EventHUp | waiter.EventRdHUp)
+	c.wq.EventRegister(&entry)
+	defer c.wq.EventUnregister(&entry)
+	for {
+		var check <-chan time.Time
+		switch tcp.EndpointState(c.ep.State()) {
+		case tcp.StateError:
+			return true
+		case tcp.StateClose: // by a reset, if not by both ends having been sent
+			return !c.ended.Load()
+		case tcp.StateCloseWait:
+			check = time.After(resetCheck)
+		}
+		select {
+		case <-events:
+		case <-check:
+		case <-over:
+			return false
+		}
+	}
+}
 
 func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
 	ip, _ := netip.AddrFromSlice(a.AsSlice())

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/config"
 )
 
 // Config says what a network is like.
@@ -18,7 +20,7 @@ type Config struct {
 	Name       string       // DNS zone of the sandboxes' full names; may be empty
 	IPv4       netip.Prefix // subnet, /8 to /29; see ChoosePrefixes. The router has its first address
 	IPv6       netip.Prefix // subnet, at most /112
-	Egress     string       // "all" (also ""): everything but the host itself, link-local and cloud metadata; "none": nothing
+	Egress     string       // what sandboxes may reach outside, as config.ParseEgress reads it; empty: "all"
 	Log        *slog.Logger // nil: no log
 	ResolvConf string       // the host's resolv.conf(5); empty: /etc/resolv.conf
 	// OnFlow is told of each flow when it has ended or was denied; nil: nobody. It must not block, and is called by
@@ -32,6 +34,7 @@ type Config struct {
 // goroutines at once. There is no way to use it but New.
 type Network struct {
 	config Config
+	egress config.Egress
 	plan   plan
 	log    *slog.Logger
 
@@ -41,13 +44,19 @@ type Network struct {
 	router      *routeSocket // in the router namespace
 	host        *netlink.Handle
 	gate        *gate
+	flowlog     *flowLog
 	transparent *transparent
 	loops       *loops
 	names       *names
 	dns         *nameServer
+	wall        *wall // nil until it is needed; the thread's
 	wg          sync.WaitGroup
 
+	hostMu    sync.Mutex
+	hostPorts map[uint16]*hostPort
+
 	mu        sync.Mutex
+	walled    bool                     // not every sandbox may reach every other
 	endpoints map[netip.Addr]*Endpoint // by IPv4 address
 	nextIndex int
 	closed    bool
@@ -65,13 +74,18 @@ func New(ctx context.Context, c Config) (*Network, error) {
 		c.ResolvConf = "/etc/resolv.conf"
 	}
 	if c.Egress == "" {
-		c.Egress = "all"
+		c.Egress = string(config.EgressAll)
+	}
+	egress, err := config.ParseEgress(c.Egress)
+	if err != nil {
+		return nil, fmt.Errorf("network %q: %w", c.Name, err)
 	}
 	p, err := newPlan(c)
 	if err != nil {
 		return nil, err
 	}
-	n := &Network{config: c, plan: p, log: c.Log, names: newNames(c.Name), endpoints: make(map[netip.Addr]*Endpoint), nextIndex: indexFirst}
+	n := &Network{config: c, egress: egress, plan: p, log: c.Log, names: newNames(c.Name), endpoints: make(map[netip.Addr]*Endpoint), nextIndex: indexFirst}
+	n.flowlog = newFlowLog(n)
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -86,14 +100,11 @@ func New(ctx context.Context, c Config) (*Network, error) {
 
 func newPlan(c Config) (plan, error) {
 	p := plan{v4: c.IPv4.Masked(), v6: c.IPv6.Masked()}
-	if !p.v4.Addr().Is4() || p.v4.Bits() < 8 || p.v4.Bits() > 29 {
-		return plan{}, fmt.Errorf("network %q: IPv4 subnet %q is not a /8 to /29", c.Name, c.IPv4)
+	if err := errors.Join(CheckSubnet(c.IPv4), CheckSubnet(c.IPv6)); err != nil {
+		return plan{}, fmt.Errorf("network %q: %w", c.Name, err)
 	}
-	if !p.v6.Addr().Is6() || p.v6.Addr().Is4In6() || p.v6.Bits() > 112 {
-		return plan{}, fmt.Errorf("network %q: IPv6 subnet %q is not at most a /112", c.Name, c.IPv6)
-	}
-	if c.Egress != "all" && c.Egress != "none" {
-		return plan{}, fmt.Errorf("network %q: egress %q is neither all nor none", c.Name, c.Egress)
+	if !p.v4.Addr().Is4() || !p.v6.Addr().Is6() {
+		return plan{}, fmt.Errorf("network %q: subnets %q and %q are not one of IPv4 and one of IPv6", c.Name, c.IPv4, c.IPv6)
 	}
 	p.gw4, p.gw6 = p.v4.Addr().Next(), p.v6.Addr().Next()
 	return p, nil
@@ -107,7 +118,7 @@ func (n *Network) open() (err error) {
 		return err
 	}
 	n.dns = &nameServer{log: n.log, names: n.names, resolver: resolver{path: n.config.ResolvConf},
-		gateway: [2]netip.Addr{n.plan.gw4, n.plan.gw6}, subnets: [2]netip.Prefix{n.plan.v4, n.plan.v6}, forward: n.config.Egress == "all"}
+		gateway: [2]netip.Addr{n.plan.gw4, n.plan.gw6}, subnets: [2]netip.Prefix{n.plan.v4, n.plan.v6}, isHost: n.isHost, flowlog: n.flowlog}
 	return n.thread.do(func() error {
 		if n.router, err = openRouteSocket(); err != nil {
 			return err
@@ -132,7 +143,8 @@ func (n *Network) open() (err error) {
 		if n.config.NoFastPath {
 			fast = nil
 		}
-		n.gate = newGate(n.ctx, n.log, up, n.config.Egress, n.dns.subnets, n.isHost, fast, n.loops)
+		n.gate = newGate(n.ctx, n.log, up, n.names, n.dns.subnets, n.isHost, fast, n.loops)
+		n.gate.flowlog = n.flowlog
 		return n.dns.listen(n.ctx)
 	})
 }
@@ -170,6 +182,7 @@ func (n *Network) Close() error {
 		n.cancel()
 		for _, e := range all {
 			e.unpublish()
+			n.leaveHostPorts(e)
 		}
 		if n.dns != nil {
 			n.dns.close()
@@ -193,6 +206,7 @@ func (n *Network) Close() error {
 		if n.host != nil {
 			n.host.Close()
 		}
+		n.flowlog.close()
 	})
 	return nil
 }

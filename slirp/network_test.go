@@ -224,7 +224,7 @@ func TestHostIsOutOfReach(t *testing.T) {
 }
 
 func mustHostNS(t *testing.T) int {
-	fd, err := unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,7 @@ import "golang.org/x/sys/unix"
 
 const (
 	// pairEvents are asked for once; edges say when a state has changed, so no system call is needed to change the wish.
-	pairEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
+	pairEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
 
 	// pairRounds bounds what one pair may move before others get their turn.
 	pairRounds = 16
@@ -25,8 +25,11 @@ type pair struct {
 	over  chan struct{} // closed when it is; nil: nobody waits
 
 	readable, writable [2]bool
-	// ending: the peer has closed or reset, so a short read does not mean that there is nothing more to read.
-	ending [2]bool
+	// uneven: the peer has closed, reset, or sent an urgent byte, so a short read does not mean that there is nothing more
+	// to read.
+	uneven [2]bool
+	urgent [2]bool // the peer uses urgent bytes, which splice(2) does not get past
+	failed [2]bool // the socket has an error
 	queued bool
 	ended  bool
 }
@@ -77,8 +80,14 @@ func (p *pair) take(side int, events uint32) {
 	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		p.writable[side] = true
 	}
-	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		p.ending[side] = true
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
+		p.uneven[side] = true
+	}
+	if events&unix.EPOLLPRI != 0 {
+		p.urgent[side], p.readable[side] = true, true
+	}
+	if events&unix.EPOLLERR != 0 {
+		p.failed[side] = true
 	}
 	if events&unix.EPOLLERR != 0 && p.way[side].eof {
 		// Nobody reads there any more, who would see the error.
@@ -120,7 +129,8 @@ func (p *pair) carry(i int) (ok, again bool) {
 	for range pairRounds {
 		if len(w.held) > 0 || w.piped > 0 {
 			if !p.writable[1-i] {
-				return true, false
+				// A reset overtakes what its destination does not take, as it would in the destination's own kernel.
+				return !p.failed[i], false
 			}
 			if !p.deliver(i) {
 				return false, false
@@ -151,6 +161,9 @@ func (p *pair) carry(i int) (ok, again bool) {
 // fetch takes bytes from the source, small ones at once to the destination.
 func (p *pair) fetch(i int) bool {
 	w, l := &p.way[i], p.loop
+	if p.urgent[i] {
+		w.bulk = false
+	}
 	if w.bulk && w.pipe == (pipe{}) {
 		w.pipe, w.bulk = l.getPipe()
 	}
@@ -163,7 +176,7 @@ func (p *pair) fetch(i int) bool {
 		case errno != 0:
 			return false
 		case n == 0:
-			w.eof = true
+			w.bulk = false // the end, or an urgent byte: recv(2) knows
 		default:
 			w.piped = n
 			w.moved += int64(n)
@@ -186,7 +199,7 @@ func (p *pair) fetch(i int) bool {
 	}
 	w.moved += int64(n)
 	w.bulk = n == len(l.buf)
-	if !w.bulk && !p.ending[i] {
+	if !w.bulk && !p.uneven[i] {
 		p.readable[i] = false // drained, epoll(7): the next byte is a new edge
 	}
 	b := l.buf[:n]

@@ -1,6 +1,11 @@
 package slirp
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/whisk-sandbox/whisk/config"
+)
 
 // flow is what leaves the network as one thing: what the egress policy decides on.
 type flow struct {
@@ -8,54 +13,163 @@ type flow struct {
 	src, dst netip.AddrPort // ICMP echo: src's port is the identifier, dst's is 0
 }
 
-// verdict is what becomes of a flow.
-type verdict uint8
+// protocol is the flow's protocol in the words of rules and of the log.
+func (f flow) protocol() string {
+	switch f.proto {
+	case protoTCP:
+		return "tcp"
+	case protoUDP:
+		return "udp"
+	}
+	return "icmp"
+}
+
+// action is what becomes of a flow.
+type action uint8
 
 const (
-	allow verdict = iota
-	deny          // refused where the app can see it: TCP reset, else ICMP administratively prohibited
-	drop          // not answered: multicast and broadcast, whose answers would come from nobody
+	allow action = iota
+	deny         // refused where the app can see it: TCP reset, else ICMP administratively prohibited
+	drop         // not answered: multicast and broadcast, whose answers would come from nobody
 )
+
+// verdict is what decide makes of a flow, and why.
+type verdict struct {
+	action action
+	name   string // what the sandbox knows the destination as, from its own DNS; empty: it used the address
+	why    string // why it is denied; empty otherwise
+	// byName says that only the name allows the flow, so that what a TCP connection's first bytes say of its server must be
+	// allowed too.
+	byName bool
+	// host says that a rule names this very address of the host's.
+	host bool
+}
 
 // Addresses that answer for the machine or its cloud account though they look like any other. They hold keys to
 // the account, and a sandbox that may use "the network" is not meant to have them.
 var metadata = []netip.Addr{
 	netip.MustParseAddr("169.254.169.254"), // link-local too; here so that the list is whole
 	netip.MustParseAddr("fd00:ec2::254"),   // AWS, IPv6
+	netip.MustParseAddr("fd20:ce::254"),    // Google, IPv6
 }
 
-// decide is the egress policy: egress is "all" or "none", subnets are the network's own, and isHost reports whether the
-// kernel of the host would take an address for one of its own. It is the one place that decides.
-func decide(egress string, subnets [2]netip.Prefix, f flow, isHost func(netip.Addr) bool) verdict {
+func isMetadata(a netip.Addr) bool {
+	for _, m := range metadata {
+		if a == m {
+			return true
+		}
+	}
+	return false
+}
+
+// portQUIC is where HTTP/3 is spoken over UDP.
+const portQUIC = 443
+
+// decide is the egress policy. subnets are the network's own, known is what the sandbox's DNS has called the destination,
+// and isHost reports whether the kernel of the host would take an address for one of its own. It is the one place that
+// decides on flows; tcpFlows.inspect only looks whether a connection is to the name that it was allowed by.
+func decide(e config.Egress, subnets [2]netip.Prefix, f flow, known []string, isHost func(netip.Addr) bool) verdict {
 	dst := f.dst.Addr().WithZone("")
 	if dst.IsMulticast() || dst == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-		return drop
+		return verdict{action: drop, why: "multicast and broadcast do not leave"}
 	}
 	src := f.src.Addr()
 	if !subnets[0].Contains(src) && !subnets[1].Contains(src) {
-		return drop // a source that no sandbox has
+		return verdict{action: drop, why: "no sandbox has this source"}
 	}
-	if egress != "all" {
-		return deny
+	v := verdict{action: deny}
+	if len(known) > 0 {
+		v.name = known[0]
 	}
-	if dst.Is4In6() {
-		dst = dst.Unmap() // never seen on an honest wire (RFC 4291 §2.5.5.2), but connect(2) on the host would go there
-	}
+	dst = dst.Unmap() // never seen on an honest wire (RFC 4291 §2.5.5.2), but connect(2) on the host would go there
 	switch {
-	case dst.IsUnspecified(), dst.IsLoopback(), dst.IsLinkLocalUnicast():
-		return deny
-	case dst.Is4() && dst.As4()[0] == 0: // "this network", RFC 1122 §3.2.1.3: some kernels take it for loopback
-		return deny
+	case e.Mode == config.EgressNone:
+		v.why = "egress is none"
+		return v
+	case dst.IsUnspecified(), dst.IsLoopback(), dst.Is4() && dst.As4()[0] == 0:
+		// 0.0.0.0/8 is "this network", RFC 1122 §3.2.1.3; some kernels take it for loopback.
+		v.why = "it is the host itself"
+		return v
 	case subnets[0].Contains(dst), subnets[1].Contains(dst):
-		return deny
+		v.why = "no sandbox has this address"
+		return v
 	}
-	for _, m := range metadata {
-		if dst == m {
-			return deny
+	if e.Mode == config.EgressList {
+		return decideList(e.Rules, f, dst, known, isHost, v)
+	}
+	switch in := embedded(dst); {
+	case isMetadata(dst), isMetadata(in):
+		v.why = "it is a cloud metadata address, which only a rule of a list opens"
+	case dst.IsLinkLocalUnicast(), in.IsLinkLocalUnicast():
+		v.why = "it is a link-local address, which only a rule of a list opens"
+	case isHost(dst), in != dst && (in.IsLoopback() || isHost(in)):
+		v.why = "it is the host itself"
+	case e.Mode == config.EgressInternet && !public(dst):
+		v.why = "egress is internet, and this is not a public address"
+	case e.Mode != config.EgressAll && e.Mode != config.EgressInternet:
+		v.why = fmt.Sprintf("egress %q is not known", e.Mode)
+	default:
+		v.action = allow
+	}
+	return v
+}
+
+// decideList goes through the rules: those about addresses first, since they ask nothing of a connection's bytes.
+func decideList(rules []config.EgressRule, f flow, dst netip.Addr, known []string, isHost func(netip.Addr) bool, v verdict) verdict {
+	protocol, port := f.protocol(), f.dst.Port()
+	own, in := isHost(dst), embedded(dst)
+	literal := own || in != dst && (in.IsLoopback() || in.IsLinkLocalUnicast() || isHost(in))
+	for _, r := range rules {
+		if r.Allows(protocol, port) && coversAddr(r, dst) && (!literal || r.Prefix.IsSingleIP()) {
+			v.action, v.host = allow, own
+			return v
 		}
 	}
-	if isHost(dst) {
-		return deny
+	v.why = "no rule allows this address"
+	switch {
+	case own:
+		v.why = "it is the host itself"
+		return v
+	case !public(dst):
+		return v
 	}
-	return allow
+	for _, name := range known {
+		v.why = fmt.Sprintf("no rule allows %s to %s port %d", protocol, name, port)
+		for _, r := range rules {
+			switch {
+			case !r.Matches(name) || !r.Allows(protocol, port):
+			case protocol == "udp" && port == portQUIC && r.Protocol == "":
+				v.why = "QUIC hides which host it is for: a rule must say udp://"
+			default:
+				v.action, v.name, v.why, v.byName = allow, name, "", true
+				return v
+			}
+		}
+	}
+	return v
+}
+
+// coversAddr reports whether a rule is about this address. Link-local and metadata addresses are only covered by rules that
+// mean them: a block of such addresses, not 0.0.0.0/0.
+func coversAddr(r config.EgressRule, a netip.Addr) bool {
+	if !r.Prefix.IsValid() || !r.Prefix.Contains(a) {
+		return false
+	}
+	switch {
+	case a.IsLinkLocalUnicast():
+		return r.Prefix.Addr().IsLinkLocalUnicast() && r.Prefix.Bits() >= 10 // fe80::/10, 169.254.0.0/16
+	case isMetadata(a):
+		return r.Prefix.Bits() >= 32 // fd00:ec2::/32
+	}
+	return true
+}
+
+// allowsName reports whether a list allows a name for this protocol and port.
+func allowsName(rules []config.EgressRule, name, protocol string, port uint16) bool {
+	for _, r := range rules {
+		if r.Matches(name) && r.Allows(protocol, port) {
+			return true
+		}
+	}
+	return false
 }

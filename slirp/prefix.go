@@ -93,3 +93,17 @@ func HostPrefixes() ([]netip.Prefix, error) {
 	}
 	return out, nil
 }
+
+// CheckSubnet says why p cannot be a network's subnet, or returns nil: it is a /8 to /29 of IPv4, or at most a /112 of IPv6.
+func CheckSubnet(p netip.Prefix) error {
+	a := p.Addr()
+	switch {
+	case !p.IsValid() || a.Is4In6():
+		return fmt.Errorf("subnet %q is none of IPv4 or IPv6", p)
+	case a.Is4() && (p.Bits() < 8 || p.Bits() > 29):
+		return fmt.Errorf("IPv4 subnet %q is not a /8 to /29", p)
+	case a.Is6() && p.Bits() > 112:
+		return fmt.Errorf("IPv6 subnet %q is not at most a /112", p)
+	}
+	return nil
+}

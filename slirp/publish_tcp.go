@@ -34,9 +34,8 @@ func (p *Published) listenTCP(ctx context.Context, at netip.AddrPort) error {
 	if err := n.loops.start(); err != nil {
 		return err
 	}
-	// The kernel's own keep-alive reaches the client; package net would set a shorter one.
-	lc := net.ListenConfig{KeepAlive: -1}
-	lc.SetMultipathTCP(false) // splice(2) needs plain TCP
+	lc := net.ListenConfig{KeepAlive: -1} // see detachListener
+	lc.SetMultipathTCP(false)             // splice(2) needs plain TCP
 	l, err := lc.Listen(ctx, familyOf("tcp", at.Addr()), at.String())
 	if err != nil {
 		return err
@@ -60,8 +59,9 @@ func (p *Published) listenTCP(ctx context.Context, at netip.AddrPort) error {
 	return nil
 }
 
-// detachListener takes a listening socket away from Go's poller. What it accepts inherits TCP_NODELAY: small messages
-// are not to wait for each other (RFC 896), since the app has decided on that already.
+// detachListener takes a listening socket away from Go's poller. What it accepts inherits TCP_NODELAY, since the app has
+// decided already which small messages wait for each other (RFC 896), and keep-alive at the host's intervals (tcp(7)):
+// the app's own probes end here and say nothing about the client.
 func detachListener(l *net.TCPListener) (fd int, err error) {
 	defer l.Close()
 	raw, err := l.SyscallConn()
@@ -70,10 +70,13 @@ func detachListener(l *net.TCPListener) (fd int, err error) {
 	}
 	cerr := raw.Control(func(old uintptr) {
 		if fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0); err == nil {
-			err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+			err = errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1))
 		}
 	})
-	return fd, errors.Join(err, cerr)
+	if err = errors.Join(err, cerr); err != nil && fd > 0 {
+		unix.Close(fd)
+	}
+	return fd, err
 }
 
 // Close stops listening and resets what was forwarded.

@@ -67,7 +67,7 @@ func nameservers(conf string) []string {
 			continue
 		}
 		a, err := netip.ParseAddr(f[1])
-		if err != nil || len(out) == maxServers {
+		if err != nil || len(out) == maxServers || strings.ContainsAny(a.Zone(), "[]") { // no interface has such a name that could be written with a port
 			continue
 		}
 		out = append(out, net.JoinHostPort(a.String(), "53"))

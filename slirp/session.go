@@ -12,6 +12,7 @@ type session struct {
 	conn    socket
 	used    atomic.Int64 // unix nanoseconds of the last packet either way
 	replied atomic.Bool
+	log     *openFlow // nil: of no interest
 }
 
 func newSession(c socket) *session {

@@ -49,11 +49,12 @@ type tcpFlows struct {
 
 // tcpFlow is one connection. One goroutine has it from its SYN to its end.
 type tcpFlow struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	passed bool            // the host is connected: SYNs go on to the carrier
-	app    chan halfCloser // the app's half, once; nil if there will be none
-	done   chan struct{}   // closed when the flow has ended, and its peers know
+	ctx     context.Context
+	cancel  context.CancelFunc
+	verdict verdict
+	passed  bool            // the host is connected: SYNs go on to the carrier
+	app     chan halfCloser // the app's half, once; nil if there will be none
+	done    chan struct{}   // closed when the flow has ended, and its peers know
 }
 
 // tcpCarrier completes the app's half of connections and gives it to tcpFlows.join: kernelTCP, or netstack where the
@@ -120,8 +121,12 @@ func (t *tcpFlows) syn(p packet) {
 		<-t.chosen
 		t.carrier.syn(p.ip)
 	}
-	if f != nil || !t.gate.admit(p) {
-		return // known: a held SYN was sent again
+	if f != nil {
+		return // a held SYN was sent again
+	}
+	v, ok := t.gate.admit(p)
+	if !ok {
+		return
 	}
 
 	src := p.src.Addr()
@@ -132,7 +137,7 @@ func (t *tcpFlows) syn(p packet) {
 	}
 	t.dials++
 	t.bySource[src]++
-	f = &tcpFlow{app: make(chan halfCloser, 1), done: make(chan struct{})}
+	f = &tcpFlow{verdict: v, app: make(chan halfCloser, 1), done: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(t.gate.ctx)
 	t.flows[p.flow] = f
 	p.ip = bytes.Clone(p.ip) // the reader's buffer is used again
@@ -144,9 +149,15 @@ func (t *tcpFlows) syn(p packet) {
 func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	defer close(f.done)
 	defer f.cancel()
+	log := t.gate.flowlog.begin(p.flow)
+	defer log.end()
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	c, err := d.DialContext(f.ctx, "tcp", p.dst.String())
 	host, _ := c.(*net.TCPConn)
+	if host != nil {
+		// At the host's intervals, tcp(7). The app's own probes end here and say nothing about the peer.
+		_ = host.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}) // fails on a closed socket only
+	}
 	<-t.chosen
 
 	t.mu.Lock()
@@ -155,7 +166,7 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 		delete(t.bySource, p.src.Addr())
 	}
 	// The policy looked before; an address may have become the host's own since.
-	self := err == nil && ownAddress(host)
+	self := err == nil && ownAddress(host) && !f.verdict.host
 	if f.passed = err == nil && !self; !f.passed {
 		delete(t.flows, p.flow)
 	}
@@ -164,28 +175,30 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	switch {
 	case err != nil:
 		t.refuse(p, err)
+		log.fail(err)
 		return
 	case self:
 		host.Close()
 		t.gate.answer(resetPacket(p))
+		log.deny("the address has become the host's own")
 		return
 	}
 	t.carrier.syn(p.ip)
 	if app := t.awaitApp(f, p.flow); app != nil {
-		t.relay(f.ctx, app, host)
+		t.inspect(f, p, app, host, log)
 	} else {
 		reset(host)
+		log.fail(errAppGone)
 	}
 	t.forget(p.flow)
 }
 
-// relay joins the two halves: in a loop if both are the kernel's.
-func (t *tcpFlows) relay(ctx context.Context, app halfCloser, host *net.TCPConn) {
+// relay joins the two halves: in a loop if both are the kernel's. It returns how many bytes the app has sent and received.
+func (t *tcpFlows) relay(ctx context.Context, app halfCloser, host *net.TCPConn) (sent, received int64) {
 	if app, ok := app.(*net.TCPConn); ok {
-		relayKernel(ctx, t.loops, app, host)
-		return
+		return relayKernel(ctx, t.loops, app, host)
 	}
-	relay(ctx, app, host)
+	return relay(ctx, app, host)
 }
 
 // awaitApp waits for the app's half; nil means that the app has gone.

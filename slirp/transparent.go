@@ -128,6 +128,7 @@ func markRule(six bool) request {
 	msg.Table = transparentTable
 	msg.Type = unix.FR_ACT_TO_TBL
 	return newRequest("routing marked packets", unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, msg,
+		nl.NewRtAttr(nl.FRA_PRIORITY, nl.Uint32Attr(ruleMarked)),
 		nl.NewRtAttr(nl.FRA_FWMARK, nl.Uint32Attr(transparentMark)),
 		nl.NewRtAttr(nl.FRA_FWMASK, nl.Uint32Attr(transparentMark)))
 }

@@ -38,15 +38,19 @@ func (u *udpFlows) init(g *gate) {
 func (u *udpFlows) datagram(p packet) {
 	s := u.flows.get(p.flow)
 	if s == nil {
-		if !u.gate.admit(p) {
+		if _, ok := u.gate.admit(p); !ok {
 			return
 		}
+		log := u.gate.flowlog.begin(p.flow)
 		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(p.dst)) // does not wait
 		if err != nil {
 			u.refuse(p, err)
+			log.fail(err)
+			log.end()
 			return
 		}
 		s = newSession(c)
+		s.log = log
 		if !u.flows.put(p.flow, s) {
 			return
 		}
@@ -54,13 +58,17 @@ func (u *udpFlows) datagram(p packet) {
 		u.gate.wg.Go(func() { u.receive(f, s) })
 	}
 	s.touch()
-	if _, err := s.conn.Write(p.transport[header.UDPMinimumSize:]); err != nil {
+	n, err := s.conn.Write(p.transport[header.UDPMinimumSize:])
+	if err != nil {
 		u.refuse(p, err)
+		s.log.fail(err)
 	}
+	s.log.count(int64(n), 0)
 }
 
 // receive carries the answers of one flow back.
 func (u *udpFlows) receive(f flow, s *session) {
+	defer s.log.end()
 	defer u.flows.end(f, s)
 	unreplied, replied := udpUnreplied, udpReplied
 	if f.dst.Port() == portDNS {
@@ -69,8 +77,10 @@ func (u *udpFlows) receive(f flow, s *session) {
 	u.buffers.receive(s.conn, func() time.Time { return s.expiry(unreplied, replied) }, func(b []byte) {
 		s.touch()
 		s.replied.Store(true)
+		s.log.count(0, int64(len(b)))
 		u.gate.answer(udpPacket(f.dst, f.src, b))
 	}, func(err error) bool {
+		s.log.fail(err)
 		// The datagram in question is gone; its headers are enough for the app's kernel to find the socket.
 		if ip := udpPacket(f.src, f.dst, nil); ip != nil {
 			if p, perr := parsePacket(ip); perr == nil {

@@ -85,7 +85,7 @@ func (ns *namespace) do(f func() error) error {
 
 func (ns *namespace) dial(network, addr string) (c net.Conn, err error) {
 	err = ns.do(func() error {
-		d := net.Dialer{Timeout: 5 * time.Second}
+		d := net.Dialer{Timeout: 5 * time.Second, FallbackDelay: -1} // on this thread, not another
 		c, err = d.Dial(network, addr)
 		return err
 	})
@@ -204,7 +204,7 @@ var world = sync.OnceValues(func() (int, error) {
 	var fd int
 	go func() {
 		runtime.LockOSThread()
-		host, err := unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		host, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			result <- err
 			return

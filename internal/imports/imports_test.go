@@ -29,7 +29,9 @@ func arrows() map[string][]string {
 		"config":            {},
 		"internal/gendocs":  {"cli"}, // runs at release time only
 		"internal/glance":   {},      // for make demo
+		"internal/attacks":  {},
 		"internal/imports":  {},
+		"internal/outside":  {}, // for tests
 		"internal/testuser": {}, // for tests
 		"internal/wall":     {},
 	}

@@ -1,10 +1,12 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/slirp"
@@ -34,9 +36,10 @@ func (s *server) goAhead(spec *launcher.Spec, wish netip.Addr) *ahead {
 			network <- made[*slirp.Network]{n, err}
 		}()
 	}
-	options := slirp.AttachOptions{Name: spec.App.Name, Aliases: append([]string{spec.ID}, spec.Aliases...), IPv4: wish}
-	if options.Name == "" {
-		options.Name = spec.Name
+	options := slirp.AttachOptions{
+		Name: spec.NetworkName(), Aliases: slices.Concat([]string{spec.ID}, spec.Aliases, spec.App.Aliases), IPv4: wish,
+		Groups: spec.App.Networks, Isolate: spec.Isolate, Reaches: slices.Concat(spec.App.DependsOn, spec.App.Links),
+		Egress: cmp.Or(spec.App.Egress, spec.Egress), HostPorts: spec.App.HostPorts,
 	}
 	if h := spec.App.Hostname; h != "" && h != options.Name {
 		options.Aliases = append(options.Aliases, h)
@@ -53,6 +56,7 @@ func (s *server) goAhead(spec *launcher.Spec, wish netip.Addr) *ahead {
 			a.endpoint <- made[*slirp.Endpoint]{nil, fmt.Errorf("make network: %w", n.err)}
 			return
 		}
+		options.Isolate = options.Isolate || s.settings.Isolate
 		options.NetNS = int(ns.NetNS().Fd())
 		ep, err := n.it.Attach(s.ctx, options)
 		if err != nil {

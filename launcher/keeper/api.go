@@ -16,20 +16,27 @@ type Event struct {
 	Code   int              `json:"code,omitempty"`   // EventExited: the exit code
 	Record *launcher.Record `json:"record,omitempty"` // EventStarted
 	Error  *launcher.Error  `json:"error,omitempty"`  // EventError
+	// Ports are set with EventPublished and EventUnpublished.
+	Ports []launcher.PublishedPort `json:"ports,omitempty"`
+	// Network is set with EventNetwork.
+	Network *NetworkInfo `json:"network,omitempty"`
 }
 
 // The types of events.
 const (
-	EventStarted = "started" // the app runs; Record is set
-	EventWaiting = "waiting" // an app waits for others to be ready; Text says which
-	EventReady   = "ready"   // the app is ready
-	EventExited  = "exited"  // the app has ended; Code is set
-	EventStopped = "stopped" // stop or down has ended the app
-	EventRemoved = "removed" // the sandbox is forgotten
-	EventWarning = "warning" // Text says what was given up; said once
-	EventKept    = "kept"    // up: the app runs already, unchanged
-	EventError   = "error"   // the request has failed; last event
-	EventDone    = "done"    // the request has been carried out; last event
+	EventStarted     = "started"     // the app runs; Record is set
+	EventWaiting     = "waiting"     // an app waits for others to be ready; Text says which
+	EventReady       = "ready"       // the app is ready
+	EventExited      = "exited"      // the app has ended; Code is set
+	EventStopped     = "stopped"     // stop or down has ended the app
+	EventRemoved     = "removed"     // the sandbox is forgotten
+	EventWarning     = "warning"     // Text says what was given up; said once
+	EventKept        = "kept"        // up: the app runs already, unchanged
+	EventNetwork     = "network"     // what the network is like
+	EventPublished   = "published"   // Ports are published now
+	EventUnpublished = "unpublished" // Ports are no longer
+	EventError       = "error"       // the request has failed; last event
+	EventDone        = "done"        // the request has been carried out; last event
 )
 
 // UpRequest asks for the sandboxes of a project.

@@ -131,8 +131,9 @@ func run(doc *stage, born net.Conn) error {
 	}
 	ln := newListener(l, born)
 	err = s.serve(ln)
-	// Nobody can connect any more; then the network's name is free again. Its namespace goes with this process.
+	// Nobody can connect any more; then the network's name is free again, and the egress log whole.
 	_ = os.Remove(sock)
+	err = errors.Join(err, s.endNetwork())
 	s.sweeping.Wait()
 	return errors.Join(err, os.Remove(filepath.Join(dir, "lock")), os.Remove(dir))
 }

@@ -31,7 +31,7 @@ type managed struct {
 	rec      launcher.Record
 	sb       *launcher.Sandbox
 	ep       *slirp.Endpoint
-	ports    []*slirp.Published
+	ports    []*port
 	log      *launcher.Log
 	copies   sync.WaitGroup // of output to the log
 	front    *front         // the command in the foreground, if any
@@ -82,6 +82,7 @@ func (s *server) create(ctx context.Context, spec *launcher.Spec, old *launcher.
 		s.release()
 		return nil, err
 	}
+	s.flows.place(s.doc.Dirs, spec)
 	return m, nil
 }
 
@@ -248,25 +249,12 @@ func (m *managed) alone(sb *launcher.Sandbox) error {
 
 // plug publishes the ports of a sandbox that has joined the network, and tells it its names.
 func (m *managed) plug(ctx context.Context, ep *slirp.Endpoint, sb *launcher.Sandbox) error {
-	app, n := &m.rec.App, m.s.net
-	m.mu.Lock()
-	m.ep = ep
-	m.rec.IPv4, m.rec.IPv6, m.rec.Ports = addressOf(ep.IPv4()), addressOf(ep.IPv6()), nil
-	m.mu.Unlock()
-	for _, p := range app.Ports {
-		published, err := n.Publish(ctx, ep, p)
-		if err != nil {
-			return err
-		}
-		m.mu.Lock()
-		m.ports = append(m.ports, published...)
-		for _, q := range published {
-			m.rec.Ports = append(m.rec.Ports, launcher.PublishedPort{HostIP: q.HostAddr().Addr().String(), HostPort: q.HostAddr().Port(), AppPort: q.AppPort, Protocol: q.Protocol})
-		}
-		m.mu.Unlock()
+	app := &m.rec.App
+	if err := m.publishAll(ctx, ep); err != nil {
+		return err
 	}
 	hostname := cmp.Or(app.Hostname, app.Name, m.rec.Name)
-	gateway, _ := n.Gateway()
+	gateway, _ := m.s.net.Gateway()
 	var hosts []launcher.HostLine
 	for _, a := range []netip.Addr{ep.IPv4(), ep.IPv6()} {
 		if a.IsValid() {
@@ -298,9 +286,7 @@ func (m *managed) unplug(forGood bool) {
 	ports, ep := m.ports, m.ep
 	m.ports, m.ep = nil, nil
 	m.mu.Unlock()
-	for _, p := range ports {
-		p.Close()
-	}
+	closePorts(ports)
 	if ep != nil && !(forGood && m.rec.Network == m.rec.ID) {
 		ep.Close()
 	}
@@ -317,9 +303,7 @@ func (m *managed) lookAfter() {
 		ports := m.ports
 		m.ports = nil
 		m.mu.Unlock()
-		for _, p := range ports {
-			p.Close()
-		}
+		closePorts(ports)
 		m.copies.Wait()
 		if fault := faultOf(m.sb, code); fault != nil {
 			m.mu.Lock()
@@ -345,10 +329,15 @@ func (m *managed) lookAfter() {
 		m.mu.Lock()
 		m.rec.Restarts++
 		m.mu.Unlock()
-		if err := m.launch(m.s.ctx, nil); err != nil {
+		logged, err := m.watchLog()
+		if err == nil {
+			err = m.launch(m.s.ctx, nil)
+		}
+		if err != nil {
 			m.finish(launcher.AsError(err).Exit, err.Error())
 			return
 		}
+		go m.becomeReady(logged)
 	}
 }
 

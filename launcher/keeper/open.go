@@ -23,6 +23,9 @@ const StageName = "whisk-keeper"
 // stageVersion is the version of the document that a keeper is started with.
 const stageVersion = 1
 
+// maxStageEgress is how long a policy may be to go with the document, in bytes: see the limit on that.
+const maxStageEgress = 16 << 10
+
 // stage is that document.
 type stage struct {
 	Version int           `json:"version"`
@@ -95,6 +98,9 @@ func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map
 			in.Close()
 		}
 	}()
+	if len(egress) > maxStageEgress {
+		egress = "" // it comes with the request
+	}
 	doc := stage{Version: stageVersion, Dirs: dirs, Network: network, Egress: egress, Single: m.Single, Env: passOn()}
 	for _, r := range m.UIDs {
 		doc.MaxID = max(doc.MaxID, int(r.Inside+r.Size-1))

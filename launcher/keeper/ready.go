@@ -64,6 +64,12 @@ func (m *managed) awaitReady(ctx context.Context, logged <-chan struct{}) error 
 	var last error
 	// The first tries follow each other closely: most apps are up within milliseconds.
 	for wait := min(interval, 5*time.Millisecond); ; wait = min(interval, wait*2) {
+		m.mu.Lock()
+		ready := m.rec.Ready // after a restart becomeReady has seen it
+		m.mu.Unlock()
+		if ready {
+			return nil
+		}
 		if r.Log == "" {
 			if last = m.check(ctx, r); last == nil {
 				break
@@ -89,9 +95,63 @@ func (m *managed) awaitReady(ctx context.Context, logged <-chan struct{}) error 
 		break
 	}
 	m.mu.Lock()
+	sb := m.sb
+	m.mu.Unlock()
+	return m.nowReady(ctx, sb)
+}
+
+// nowReady opens the published ports and says so, unless the app has ended meanwhile and another run of it goes on.
+func (m *managed) nowReady(ctx context.Context, sb *launcher.Sandbox) error {
+	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.rec.Ready || m.sb != sb {
+		return nil
+	}
+	if err := m.open(ctx); err != nil {
+		return err
+	}
 	m.rec.Ready = true
 	return m.rec.Write(m.s.doc.Dirs)
+}
+
+// becomeReady is awaitReady for an app that nobody waits for: started by whisk start or whisk run, or again after it had
+// ended. It tries as long as the app runs. logged is watchLog's.
+func (m *managed) becomeReady(logged <-chan struct{}) {
+	r := m.rec.App.Ready
+	if r == nil {
+		return
+	}
+	m.mu.Lock()
+	sb := m.sb
+	m.mu.Unlock()
+	interval := r.Interval
+	if interval <= 0 {
+		interval = defaultReadyInterval
+	}
+	for wait := min(interval, 5*time.Millisecond); ; wait = min(interval, wait*2) {
+		ready := r.Log == "" && m.check(m.s.ctx, r) == nil
+		if !ready {
+			select {
+			case <-logged:
+				ready = true
+			case <-sb.Exited():
+				return
+			case <-m.s.ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+		}
+		if !ready {
+			continue
+		}
+		if err := m.nowReady(m.s.ctx, sb); err != nil {
+			m.mu.Lock()
+			m.rec.Error = err.Error()
+			_ = m.rec.Write(m.s.doc.Dirs) // the next change writes it again
+			m.mu.Unlock()
+		}
+		return
+	}
 }
 
 // endedEarly words the end of an app that was to become ready, with the last line it wrote.

@@ -41,6 +41,10 @@ type server struct {
 	netOnce sync.Once
 	net     *slirp.Network
 	netErr  error
+	flows   *flowLog
+	// settings are those of a network that was created; they are there with net.
+	settings launcher.Network
+	warnings warnings
 
 	settled sync.Once
 
@@ -49,7 +53,7 @@ type server struct {
 }
 
 func newServer(ctx context.Context, doc *stage) *server {
-	return &server{ctx: ctx, doc: doc, sandboxes: map[string]*managed{}, idle: make(chan struct{})}
+	return &server{ctx: ctx, doc: doc, sandboxes: map[string]*managed{}, idle: make(chan struct{}), flows: newFlowLog()}
 }
 
 // serve answers requests until nothing is left to look after.
@@ -65,6 +69,8 @@ func (s *server) serve(l *listener) error {
 		"/v1/detach":        s.handleDetach,
 		"/v1/up":            s.handleUp,
 		"/v1/down":          s.handleDown,
+		"/v1/network":       s.handleNetwork,
+		"/v1/ports":         s.handlePorts,
 	} {
 		mux.HandleFunc("POST "+path, s.handler(h))
 	}
@@ -192,17 +198,29 @@ func checkVersion(v int) error {
 	return nil
 }
 
-// network makes the network with its first sandbox, whose egress policy it takes.
+// network makes the network with its first sandbox, whose egress policy it takes unless it was created with one.
 func (s *server) network(ctx context.Context, egress string) (*slirp.Network, error) {
 	s.netOnce.Do(func() {
-		taken, _ := slirp.HostPrefixes() // without the list, a clash is as unlikely as the hash makes it
-		v4, v6 := slirp.ChoosePrefixes(s.doc.Network, taken)
-		n, err := slirp.New(ctx, slirp.Config{Name: s.doc.Network, IPv4: v4, IPv6: v6, Egress: egress, Log: slog.New(slog.DiscardHandler)})
+		n, settings, err := makeNetwork(ctx, s.doc, egress, &s.warnings, s.flows.take)
+		if err == nil {
+			go s.flows.run()
+		}
 		s.mu.Lock()
-		s.net, s.netErr = n, err
+		s.net, s.settings, s.netErr = n, settings, err
 		s.mu.Unlock()
 	})
 	return s.net, s.netErr
+}
+
+// endNetwork ends every flow and takes the network down, so that the egress log is whole.
+func (s *server) endNetwork() error {
+	s.netOnce.Do(func() {}) // waits for one that is being made; nothing makes one from now on
+	if s.net == nil {
+		return nil
+	}
+	err := s.net.Close()
+	s.flows.close()
+	return err
 }
 
 // createAhead creates a sandbox and makes what can be made ahead meanwhile.
@@ -322,10 +340,15 @@ func (s *server) handleStart(r *http.Request, out *reply) error {
 	if err != nil {
 		return err
 	}
-	if err := m.start(r.Context(), nil); err != nil {
+	logged, err := m.watchLog()
+	if err == nil {
+		err = m.start(r.Context(), nil)
+	}
+	if err != nil {
 		m.drop()
 		return err
 	}
+	go m.becomeReady(logged)
 	out.send(Event{Type: EventStarted, ID: m.rec.ID, Record: m.snapshot()})
 	return nil
 }

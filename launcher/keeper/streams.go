@@ -101,6 +101,7 @@ func (m *managed) openLog() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.log != nil {
+		m.log.Line = m.lines // of this run; nobody writes between two
 		return nil
 	}
 	log, err := launcher.OpenLog(m.s.doc.Dirs.Log(m.rec.ID))

@@ -23,6 +23,9 @@ func (s *server) handleUp(r *http.Request, out *reply) error {
 	if err := s.allImages(r.Context(), req.Specs); err != nil {
 		return err
 	}
+	if err := s.forgetFlows(req.Specs); err != nil {
+		return err
+	}
 	u := &up{s: s, req: &req, out: out, ready: map[string]chan struct{}{}}
 	for _, spec := range req.Specs {
 		u.ready[spec.App.Name] = make(chan struct{})
@@ -51,6 +54,17 @@ func (s *server) handleUp(r *http.Request, out *reply) error {
 		}
 	}
 	return nil
+}
+
+// forgetFlows begins a new egress log with a network that comes up; down has left the old one to be read.
+func (s *server) forgetFlows(specs []launcher.Spec) error {
+	if len(s.all(nil)) > 0 {
+		return nil
+	}
+	for i := range specs {
+		s.flows.place(s.doc.Dirs, &specs[i])
+	}
+	return s.flows.clear()
 }
 
 // up is one request under way.
