@@ -82,6 +82,11 @@ func prepare() (dir string, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("building a whisk without walls: %w\n%s", err, out)
 	}
+	build = exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "without"), "./internal/without")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("building internal/without: %w\n%s", err, out)
+	}
 	images := exec.Command("testdata/images/build")
 	images.Stderr = os.Stderr
 	layout, err := images.Output()

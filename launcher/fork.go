@@ -24,11 +24,13 @@ type call struct {
 type onError uint8
 
 const (
-	mustWork onError = iota // report and exit
-	mayFail                 // go on
-	tryNext                 // for execve: remember EACCES and the like, go on with the next candidate
-	orGone                  // report and exit when the file is there but the call fails; ENOENT goes on
-	oneByte                 // a read that must return one byte; otherwise exit in silence, the parent is gone
+	mustWork  onError = iota // report and exit
+	mayFail                  // go on
+	tryNext                  // for execve: remember EACCES and the like, go on with the next candidate
+	orGone                   // report and exit when the file is there but the call fails; ENOENT goes on
+	orUnknown                // the same for what this kernel does not know; EINVAL goes on
+	orClosed                 // the same for a service that the kernel lacks or that is closed to us; ENOSYS and EPERM go on
+	oneByte                  // a read that must return one byte; otherwise exit in silence, the parent is gone
 )
 
 // script is what one child does. keep holds what its calls point to.
@@ -120,25 +122,26 @@ const syncFD = 3
 
 // report is what a child writes to syncFD before it exits: which call of which script failed, and how.
 type report struct {
-	Script uint32 // 0: process 1 or the command, 1: the app below an init
-	Index  uint32
-	Errno  uint32
+	Index uint32 // in family.calls
+	Errno uint32
 }
 
 // family is the memory that fork shares with its child.
 type family struct {
-	first, second []call // second is empty when the child becomes the app itself
-	behind        []call // what init does once the app is forked
-	flags         uintptr
-	all           [8]byte // a signal set of everything
-	none          [8]byte // and of nothing
-	status        int32
-	report        report
+	calls []call
+	// init says that the child becomes a sandbox's init, instead of a program that the last of its calls execute.
+	init   bool
+	flags  uintptr
+	all    [8]byte // a signal set of everything
+	status int32
+	report report
 }
 
-// fork makes a child that carries out first and, when second is not empty, forks the app that carries out
-// second, and stays behind as init: it reaps, passes signals on and exits as the app did, with 128+n for signal
-// n. The calling goroutine must be locked to its thread. It returns the child's pid in the caller's pid namespace.
+// appPID is the app's process id below an init: it is the second process of its pid namespace.
+const appPID = 2
+
+// fork makes a child that carries out the calls. As init it then reaps, and passes signals on to the app, until it is
+// killed. The calling goroutine must be locked to its thread. It returns the child's pid in the caller's pid namespace.
 func (f *family) fork() (int, unix.Errno) {
 	for i := range f.all {
 		f.all[i] = 0xff

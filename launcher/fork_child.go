@@ -32,25 +32,17 @@ func forkRaw(f *family) (uintptr, unix.Errno) {
 		return pid, errno
 	}
 	afterForkInChild()
-	follow(f.first, 0, f)
-	if len(f.second) == 0 {
-		exit(255) // a script without a successful execve has reported before
+	if f.init {
+		// From here on signals are taken by rt_sigtimedwait only; a blocked signal reaches process 1 although it
+		// has no handler, pid_namespaces(7).
+		unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&f.all)), 0, 8, 0, 0)
 	}
-	// From here on signals are taken by rt_sigtimedwait only; a blocked signal reaches process 1 although it
-	// has no handler, pid_namespaces(7).
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&f.all)), 0, 8, 0, 0)
-	app, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
-	if errno != 0 {
-		fail(f, 1, 0, errno)
-	}
-	if app == 0 {
-		unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&f.none)), 0, 8, 0, 0)
-		follow(f.second, 1, f)
-		exit(255)
+	follow(f)
+	if !f.init {
+		exit(255) // calls without a successful execve have reported before
 	}
 	unix.RawSyscall(unix.SYS_CLOSE_RANGE, 0, ^uintptr(0)>>32, 0)
-	follow(f.behind, 2, f)
-	lookAfter(app, f)
+	lookAfter(f)
 	return 0, 0
 }
 
@@ -59,14 +51,14 @@ func forkRaw(f *family) (uintptr, unix.Errno) {
 //go:nosplit
 //go:norace
 //go:nocheckptr
-func lookAfter(app uintptr, f *family) {
+func lookAfter(f *family) {
 	for {
 		sig, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&f.all)), 0, 0, 8, 0, 0)
 		if errno != 0 {
 			continue
 		}
 		if sig != uintptr(unix.SIGCHLD) {
-			unix.RawSyscall(unix.SYS_KILL, app, sig, 0)
+			unix.RawSyscall(unix.SYS_KILL, appPID, sig, 0)
 			continue
 		}
 		for {
@@ -74,13 +66,6 @@ func lookAfter(app uintptr, f *family) {
 			if int(pid) <= 0 {
 				break
 			}
-			if pid != app {
-				continue
-			}
-			if s := f.status & 0x7f; s != 0 {
-				exit(uintptr(128 + s))
-			}
-			exit(uintptr(f.status>>8) & 0xff)
 		}
 	}
 }
@@ -90,19 +75,27 @@ func lookAfter(app uintptr, f *family) {
 //go:nosplit
 //go:norace
 //go:nocheckptr
-func follow(calls []call, script uint32, f *family) {
+func follow(f *family) {
 	var denied unix.Errno
-	for i := range calls {
-		c := &calls[i]
+	for i := range f.calls {
+		c := &f.calls[i]
 		r, _, errno := unix.RawSyscall6(c.nr, c.args[0], c.args[1], c.args[2], c.args[3], c.args[4], c.args[5])
 		switch c.on {
 		case mustWork:
 			if errno != 0 {
-				fail(f, script, uint32(i), errno)
+				fail(f, uint32(i), errno)
 			}
 		case orGone:
 			if errno != 0 && errno != unix.ENOENT {
-				fail(f, script, uint32(i), errno)
+				fail(f, uint32(i), errno)
+			}
+		case orUnknown:
+			if errno != 0 && errno != unix.EINVAL {
+				fail(f, uint32(i), errno)
+			}
+		case orClosed:
+			if errno != 0 && errno != unix.ENOSYS && errno != unix.EPERM {
+				fail(f, uint32(i), errno)
 			}
 		case oneByte:
 			if errno != 0 || r != 1 {
@@ -112,11 +105,11 @@ func follow(calls []call, script uint32, f *family) {
 			if errno != unix.ENOENT && errno != unix.ENOTDIR && denied == 0 {
 				denied = errno
 			}
-			if i == len(calls)-1 {
+			if i == len(f.calls)-1 {
 				if denied == 0 {
 					denied = errno
 				}
-				fail(f, script, uint32(i), denied)
+				fail(f, uint32(i), denied)
 			}
 		}
 	}
@@ -125,8 +118,8 @@ func follow(calls []call, script uint32, f *family) {
 //go:nosplit
 //go:norace
 //go:nocheckptr
-func fail(f *family, script, index uint32, errno unix.Errno) {
-	f.report.Script, f.report.Index, f.report.Errno = script, index, uint32(errno)
+func fail(f *family, index uint32, errno unix.Errno) {
+	f.report.Index, f.report.Errno = index, uint32(errno)
 	unix.RawSyscall(unix.SYS_WRITE, syncFD, uintptr(unsafe.Pointer(&f.report)), unsafe.Sizeof(f.report))
 	exit(255)
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/whisk-sandbox/whisk/internal/wall"
 	"github.com/whisk-sandbox/whisk/launcher/rights"
 )
 
@@ -24,6 +25,7 @@ type command struct {
 	single  bool
 	tty     bool
 	first   bool // it becomes process 1 itself
+	oom     *int // OOM score, proc_pid_oom_score_adj(5); nil: the login's
 }
 
 // appScript is what a child does to become the app: it gives away all it will not need, in an order in which each
@@ -33,18 +35,26 @@ func appScript(s *script, c *command) {
 	if c.tty {
 		s.add("take terminal", mustWork, unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	}
-	// A keyring of its own, keyrings(7): the user's session keys stay outside. Kernels without keys have none to hide.
-	s.add("join new session keyring", mayFail, unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
+	// A keyring of its own, keyrings(7): the user's session keys stay outside. Kernels without keys have none to hide,
+	// and where a filter round whisk closes keyctl(2), it closes it to the app, too.
+	s.add("join new session keyring", orClosed, unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
 	for i := range c.rlimits {
 		s.add("set resource limit", mustWork, unix.SYS_PRLIMIT64, 0, c.rlimits[i].resource, &c.rlimits[i].limit, 0)
 	}
-	s.add("set umask", mustWork, unix.SYS_UMASK, 0o022)
+	if c.oom != nil {
+		fd := syncFD + 1 // the lowest that is free
+		value := strconv.Itoa(*c.oom)
+		s.add("open OOM score", mustWork, unix.SYS_OPENAT, uintptr(1<<64-100), "/proc/self/oom_score_adj", unix.O_WRONLY, 0)
+		s.add("set OOM score", mustWork, unix.SYS_WRITE, fd, value, len(value))
+		s.add("close OOM score", mustWork, unix.SYS_CLOSE, fd)
+	}
+	s.add("set umask", mayFail, unix.SYS_UMASK, 0o022) // it returns the old one and cannot fail
 	if !c.rights.NoNewPrivs {
 		addFilter(s, c.rights) // while CAP_SYS_ADMIN is still there, seccomp(2)
 	}
 	for n := range 64 {
 		if c.rights.Caps&(1<<n) == 0 {
-			s.add("drop capability from the bounding set", mayFail, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, n)
+			s.add("drop capability from the bounding set", orUnknown, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, n)
 		}
 	}
 	if !c.single {
@@ -66,6 +76,9 @@ func appScript(s *script, c *command) {
 		caps = 0
 	}
 	addCaps(s, caps)
+	if !wall.Up("capabilities") {
+		keepCaps(s)
+	}
 	if c.rights.NoNewPrivs {
 		s.add("set no_new_privs", mustWork, unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		addFilter(s, c.rights)
@@ -85,6 +98,13 @@ func addCaps(s *script, caps uint64) {
 	s.add("set capabilities", mustWork, unix.SYS_CAPSET, hdr, data)
 }
 
+// keepCaps leaves in the inheritable set what runtimes once left there (CVE-2022-24769); only tests do it.
+func keepCaps(s *script) {
+	hdr := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	few := uint32(rights.DefaultCaps)
+	s.add("set capabilities", mayFail, unix.SYS_CAPSET, hdr, &[2]unix.CapUserData{{Effective: few, Permitted: few, Inheritable: few}})
+}
+
 func addFilter(s *script, r *rights.Rights) {
 	filter := r.Filter
 	if len(filter) == 0 {
@@ -100,11 +120,31 @@ func streamsScript(s *script, stdio [3]int) {
 	for i, fd := range stdio {
 		s.add("set standard stream", mustWork, unix.SYS_DUP3, fd, i, 0)
 	}
-	s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, syncFD+1, uintptr(^uint32(0)), 0)
+	if wall.Up("descriptors") {
+		s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, syncFD+1, uintptr(^uint32(0)), 0)
+	}
+}
+
+// leakFolder leaves a folder of the host's open for all children, from descriptor 100 on: the mistake that the wall
+// "descriptors" is for (CVE-2024-21626). Only tests make it.
+func leakFolder() {
+	if fd, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_DUPFD, 100)
+		unix.Close(fd)
+	}
+}
+
+// checkWorkdir refuses a working directory that is a descriptor or another process's (CVE-2024-21626).
+func checkWorkdir(dir string) error {
+	if strings.HasPrefix(dir+"/", "/proc/") && wall.Up("working directory") {
+		return &Error{Message: fmt.Sprintf("working directory %q is below /proc", dir), Hint: "choose a folder of the image: -w DIR", Exit: ExitWhisk}
+	}
+	return nil
 }
 
 // rootScript finishes the root: what must be done inside the new pid namespace.
-func rootScript(s *script, rootfd int, r *rights.Rights, limits []rlimit, readOnly bool) {
+// rules are Landlock's for an app that is process 1 itself, or -1.
+func rootScript(s *script, rootfd, rules int, r *rights.Rights, limits []rlimit, readOnly bool) {
 	s.add("enter root", mustWork, unix.SYS_FCHDIR, rootfd)
 	// While the old /proc is in sight: a user namespace may not mount one that shows more, mount_namespaces(7).
 	s.add("mount /proc", mustWork, unix.SYS_MOUNT, "proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
@@ -132,11 +172,23 @@ func rootScript(s *script, rootfd int, r *rights.Rights, limits []rlimit, readOn
 	if readOnly {
 		s.add("make root read-only", mustWork, unix.SYS_MOUNT, 0, "/", 0, unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NODEV, 0)
 	}
+	if rules >= 0 {
+		s.add("enforce landlock rules", mustWork, unix.SYS_LANDLOCK_RESTRICT_SELF, rules, 0)
+	}
 }
 
-// birth forks a child on the calling thread, waits until it has executed its program, and returns its pid.
-// before comes first in the child's first script.
-func birth(f *family, flags uintptr, stdio [3]*os.File, before, app func(*script), init bool, name string) (int, error) {
+// born is what a child of the sandbox's thread is to become.
+type born struct {
+	flags uintptr       // for clone(2)
+	stdio *[3]*os.File  // nil for init, which has none
+	root  func(*script) // comes first, while the keeper's descriptors are still open; nil: nothing
+	app   func(*script) // comes last and executes; nil for init
+	name  string        // of the program, for an error
+}
+
+// birth forks a child on the calling thread, waits until it has executed its program or is ready as init, and returns
+// its pid.
+func birth(b born) (int, error) {
 	var sync, start [2]int
 	for _, p := range []*[2]int{&sync, &start} {
 		if err := highPipe(p); err != nil {
@@ -146,34 +198,38 @@ func birth(f *family, flags uintptr, stdio [3]*os.File, before, app func(*script
 		defer closeFD(&p[1])
 	}
 	var fds [3]int
-	for i, file := range stdio {
-		fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 10)
-		if err != nil {
-			return 0, fmt.Errorf("duplicate standard stream: %w", err)
+	if b.stdio != nil {
+		for i, file := range b.stdio {
+			fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 10)
+			if err != nil {
+				return 0, fmt.Errorf("duplicate standard stream: %w", err)
+			}
+			defer unix.Close(fd)
+			fds[i] = fd
 		}
-		defer unix.Close(fd)
-		fds[i] = fd
 	}
-	var first, second, behind script
-	defer first.release()
-	defer second.release()
-	defer behind.release()
+	var s script
+	defer s.release()
 	// Reports must find their descriptor from the first call on.
-	first.add("set sync pipe", mayFail, unix.SYS_DUP3, sync[1], syncFD, unix.O_CLOEXEC)
-	first.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
-	first.add("close start pipe", mustWork, unix.SYS_CLOSE, start[1])
-	first.add("wait for the keeper", oneByte, unix.SYS_READ, start[0], new([1]byte), 1)
-	before(&first)
-	streamsScript(&first, fds)
-	if init {
-		first.add("name init", mayFail, unix.SYS_PRCTL, unix.PR_SET_NAME, "whisk-init")
-		first.add("guard init's memory", mustWork, unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
-		app(&second)
-		addCaps(&behind, 1<<unix.CAP_KILL)
-	} else {
-		app(&first)
+	s.add("set sync pipe", mayFail, unix.SYS_DUP3, sync[1], syncFD, unix.O_CLOEXEC)
+	s.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
+	s.add("close start pipe", mustWork, unix.SYS_CLOSE, start[1])
+	s.add("wait for the keeper", oneByte, unix.SYS_READ, start[0], new([1]byte), 1)
+	// Until it executes, it is a copy of the keeper, whose memory is nobody's business in the sandbox.
+	s.add("guard memory", mustWork, unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, dumpable())
+	if b.root != nil {
+		b.root(&s)
 	}
-	f.first, f.second, f.behind, f.flags = first.calls, second.calls, behind.calls, flags
+	if b.app == nil {
+		// The rest, and with it the sync pipe, last of all.
+		s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, syncFD+1, uintptr(^uint32(0)), 0)
+		s.add("name init", mayFail, unix.SYS_PRCTL, unix.PR_SET_NAME, "whisk-init")
+		addCaps(&s, 1<<unix.CAP_KILL)
+	} else {
+		streamsScript(&s, fds)
+		b.app(&s)
+	}
+	f := &family{calls: s.calls, init: b.app == nil, flags: b.flags}
 	pid, errno := f.fork()
 	if errno != 0 {
 		return 0, fmt.Errorf("fork: %w", errno)
@@ -192,14 +248,10 @@ func birth(f *family, flags uintptr, stdio [3]*os.File, before, app func(*script
 		return pid, nil
 	}
 	_, _ = unix.Wait4(pid, nil, 0, nil)
-	calls := f.first
-	if r.Script == 1 {
-		calls = f.second
-	}
-	if n != int(unsafe.Sizeof(r)) || int(r.Index) >= len(calls) {
+	if n != int(unsafe.Sizeof(r)) || int(r.Index) >= len(f.calls) {
 		return 0, errors.New("the child of the keeper died while it started")
 	}
-	return 0, startError(calls[r.Index], unix.Errno(r.Errno), name)
+	return 0, startError(f.calls[r.Index], unix.Errno(r.Errno), b.name)
 }
 
 // startError words a failure of a child.
@@ -209,6 +261,12 @@ func startError(c call, errno unix.Errno, name string) error {
 	}
 	if c.nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM {
 		return &Error{Message: "a ulimit is above what this login may have", Hint: "see the hard limits: ulimit -aH", Exit: ExitWhisk}
+	}
+	if c.nr == unix.SYS_WRITE && errno == unix.EACCES {
+		return &Error{Message: "an OOM score below this login's own needs root", Hint: "see it: cat /proc/self/oom_score_adj", Exit: ExitWhisk}
+	}
+	if c.nr == unix.SYS_LANDLOCK_RESTRICT_SELF {
+		return fenceError(errno)
 	}
 	if c.nr != unix.SYS_EXECVE {
 		return fmt.Errorf("%s: %w", c.what, errno)
@@ -236,6 +294,15 @@ func highPipe(p *[2]int) error {
 		p[i] = fd
 	}
 	return nil
+}
+
+// dumpable is what a copy of the keeper is to be, PR_SET_DUMPABLE(2const): 0, and nobody may look into it without
+// CAP_SYS_PTRACE.
+func dumpable() int {
+	if wall.Up("dumpable") {
+		return 0
+	}
+	return 1
 }
 
 func closeFD(fd *int) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whisk-sandbox/whisk/config"
+	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // builder makes the root file system of one sandbox. All its methods run on the sandbox's own thread, in the
@@ -140,7 +141,11 @@ func (b *builder) sys() error {
 	if err != nil {
 		return err
 	}
-	sys, err := newMount("sysfs", quiet|unix.MOUNT_ATTR_RDONLY)
+	attrs := quiet | unix.MOUNT_ATTR_RDONLY
+	if !wall.Up("read-only sysfs") {
+		attrs = quiet
+	}
+	sys, err := newMount("sysfs", attrs)
 	if err != nil {
 		unix.Close(target)
 		return err
@@ -149,7 +154,7 @@ func (b *builder) sys() error {
 		return err
 	}
 	// The control groups of this sandbox's own namespace, where the machine has the unified tree (cgroups(7)).
-	cg, err := newMount("cgroup2", quiet|unix.MOUNT_ATTR_RDONLY)
+	cg, err := newMount("cgroup2", attrs)
 	if err == nil {
 		at, err := b.root.openat2("sys/fs/cgroup", unix.O_PATH|unix.O_DIRECTORY, 0, unix.RESOLVE_NO_SYMLINKS)
 		if err != nil {

@@ -30,7 +30,11 @@ type Sandbox struct {
 
 	ids *idCalls // in a sandbox with one id; else nil
 
-	pid    int
+	fence rights.Fence
+
+	pid    int           // of process 1
+	app    int           // of the app: below an init another one
+	over   chan struct{} // closed when the app has been reaped
 	exited chan struct{}
 	code   int
 
@@ -69,9 +73,17 @@ func Prepare(spec *Spec, o Options) (_ *Sandbox, err error) {
 		return nil, err
 	}
 	breach(r)
+	if err := checkFilter(r, spec.AllowMissing); err != nil {
+		return nil, err
+	}
+	fence, err := planFence(r, spec.NoLandlock, spec.AllowMissing)
+	if err != nil {
+		return nil, err
+	}
 	s := &Sandbox{
-		spec: spec, plan: p, rights: r, maxID: o.MaxID,
-		built: make(chan error, 1), exited: make(chan struct{}),
+		fence: fence,
+		spec:  spec, plan: p, rights: r, maxID: o.MaxID,
+		built: make(chan error, 1), over: make(chan struct{}), exited: make(chan struct{}),
 		b: &builder{dirs: o.Dirs, id: spec.ID, plan: p, guard: &spec.Guard, home: spec.App.Home, base: o.Base, single: o.MaxID == 0, anonymous: o.Volumes, root: root{-1}, devpts: -1},
 	}
 	for _, d := range []string{"root", "upper", "work"} {
@@ -234,6 +246,7 @@ type Started struct {
 	Signal  int // the stop signal
 	Volumes []string
 	Hidden  []string // paths in the sandbox that show empty what the host has there
+	Walls   []string // that stand round the app
 }
 
 // UserID says as which user id a command will run that asks for this user; empty stands for the app's own. Built
@@ -257,27 +270,48 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 	if !hasEnv(env, "HOME") {
 		env = append(env, "HOME="+cmp.Or(who.home, "/"))
 	}
-	if strings.HasPrefix(s.plan.workdir+"/", "/proc/") {
-		return nil, &Error{Message: fmt.Sprintf("working directory %q is below /proc", s.plan.workdir), Hint: "choose a folder of the image: -w DIR", Exit: ExitWhisk}
+	if err := checkWorkdir(s.plan.workdir); err != nil {
+		return nil, err
 	}
 	if fd, err := s.b.root.mkdirAll(s.plan.workdir, 0o755); err == nil {
 		unix.Close(fd)
 	} else {
 		return nil, fmt.Errorf("make working directory: %w", err)
 	}
-	c := &command{argv: s.plan.argv, env: env, workdir: s.plan.workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, tty: s.spec.App.TTY, first: !s.plan.init}
+	c := &command{argv: s.plan.argv, env: env, workdir: s.plan.workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, tty: s.spec.App.TTY, first: !s.plan.init, oom: s.spec.OOMScore}
 	err = s.do(func() error {
+		if !wall.Up("descriptors") {
+			leakFolder()
+		}
+		set, err := s.rules(stdio)
+		if err != nil {
+			return err
+		}
+		own := -1 // the rules that process 1 puts itself behind
+		if set != nil {
+			defer set.Close()
+			if c.first {
+				own = set.FD
+			}
+		}
 		rootfd, err := unix.FcntlInt(uintptr(s.b.root.fd), unix.F_DUPFD_CLOEXEC, 10)
 		if err != nil {
 			return fmt.Errorf("duplicate root: %w", err)
 		}
 		defer unix.Close(rootfd)
-		s.pid, err = birth(&family{}, unix.CLONE_NEWPID, stdio,
-			func(first *script) { rootScript(first, rootfd, s.rights, s.plan.rlimits, s.spec.App.ReadOnly) },
-			func(app *script) { appScript(app, c) }, s.plan.init, c.argv[0])
-		if err != nil {
+		one := born{
+			flags: unix.CLONE_NEWPID,
+			root:  func(p *script) { rootScript(p, rootfd, own, s.rights, s.plan.rlimits, s.spec.App.ReadOnly) },
+			name:  c.argv[0],
+		}
+		app := func(p *script) { appScript(p, c) }
+		if c.first {
+			one.stdio, one.app = (*[3]*os.File)(&stdio), app
+		}
+		if s.pid, err = birth(one); err != nil {
 			return err
 		}
+		s.app = s.pid
 		// Later commands of this thread are born in the same pid namespace.
 		pidfd, err := unix.PidfdOpen(s.pid, 0)
 		if err != nil {
@@ -290,20 +324,57 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 				return fmt.Errorf("enter pid namespace: %w", err)
 			}
 		}
-		return nil
+		if set != nil {
+			if err := set.Restrict(); err != nil {
+				return fenceError(err)
+			}
+		}
+		if c.first {
+			return nil
+		}
+		s.app, err = birth(born{stdio: (*[3]*os.File)(&stdio), app: app, name: c.argv[0]})
+		return err
 	})
 	if s.pid != 0 {
 		go s.reap()
 	}
 	if err != nil {
+		if s.pid != 0 {
+			_ = unix.Kill(s.pid, unix.SIGKILL)
+			<-s.exited
+			s.pid = 0
+		}
 		return nil, err
 	}
 	user := s.plan.user
-	return &Started{PID: s.pid, Argv: c.argv, Env: env, User: user, Workdir: c.workdir, Signal: int(s.plan.stop), Volumes: s.b.anonymous, Hidden: s.b.hidden}, nil
+	return &Started{PID: s.pid, Argv: c.argv, Env: env, User: user, Workdir: c.workdir, Signal: int(s.plan.stop), Volumes: s.b.anonymous, Hidden: s.b.hidden, Walls: s.walls()}, nil
+}
+
+// walls lists what stands round the app, in the words of docs/security.md.
+func (s *Sandbox) walls() []string {
+	w := []string{"user namespace", "mount namespace", "pid namespace", "network namespace", "ipc namespace", "uts namespace", "cgroup namespace", "capabilities", "dumpable"}
+	if s.rights.NoNewPrivs {
+		w = append(w, "no_new_privs")
+	}
+	if len(s.rights.Filter) > 0 && s.spec.Seccomp != "unconfined" {
+		w = append(w, "seccomp")
+	}
+	if s.fence.ABI > 0 {
+		w = append(w, fmt.Sprintf("landlock abi %d", s.fence.ABI))
+	}
+	return append(w, "masked paths", "read-only paths")
 }
 
 func (s *Sandbox) reap() {
-	s.code = waitFor(s.pid)
+	if s.app != 0 {
+		s.code = waitFor(s.app)
+	}
+	close(s.over)
+	if s.app != s.pid {
+		// Init takes all that is left along, and is not gone before that is.
+		_ = unix.Kill(s.pid, unix.SIGKILL)
+		_ = waitFor(s.pid)
+	}
 	close(s.exited)
 }
 
@@ -334,11 +405,11 @@ func (s *Sandbox) ExitCode() int { return s.code }
 // Signal sends a signal to the app. One that has ended is no error.
 func (s *Sandbox) Signal(sig unix.Signal) error {
 	select {
-	case <-s.exited:
+	case <-s.over:
 		return nil
 	default:
 	}
-	if err := unix.Kill(s.pid, sig); err != nil && err != unix.ESRCH {
+	if err := unix.Kill(s.app, sig); err != nil && err != unix.ESRCH {
 		return fmt.Errorf("send signal %d: %w", sig, err)
 	}
 	return nil
@@ -376,11 +447,11 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 			env = append(env, "TERM=xterm")
 		}
 		workdir := filepath.Clean("/" + cmp.Or(spec.Workdir, s.plan.workdir))
-		if strings.HasPrefix(workdir+"/", "/proc/") {
-			return &Error{Message: fmt.Sprintf("working directory %q is below /proc", workdir), Exit: ExitWhisk}
+		if err := checkWorkdir(workdir); err != nil {
+			return err
 		}
-		c := &command{argv: spec.Argv, env: env, workdir: workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, tty: spec.TTY}
-		pid, err := birth(&family{}, 0, stdio, func(*script) {}, func(app *script) { appScript(app, c) }, false, c.argv[0])
+		c := &command{argv: spec.Argv, env: env, workdir: workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, tty: spec.TTY, oom: s.spec.OOMScore}
+		pid, err := birth(born{stdio: (*[3]*os.File)(&stdio), app: func(p *script) { appScript(p, c) }, name: c.argv[0]})
 		if err != nil {
 			return err
 		}
@@ -423,7 +494,11 @@ func (s *Sandbox) Volumes() []string { return s.b.anonymous }
 func (s *Sandbox) Close() {
 	s.closing.Do(func() {
 		if s.pid != 0 {
-			_ = s.Signal(unix.SIGKILL)
+			select {
+			case <-s.over:
+			default:
+				_ = unix.Kill(s.pid, unix.SIGKILL)
+			}
 			<-s.exited
 		}
 		if s.building {

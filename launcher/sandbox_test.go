@@ -23,6 +23,13 @@ import (
 const stageName = "launcher-test"
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == proberName {
+		if err := probe(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Args[0] == stageName {
 		os.Exit(stageMain())
 	}

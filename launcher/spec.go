@@ -33,6 +33,13 @@ type Spec struct {
 	Aliases []string `json:"aliases,omitempty"`
 	// Seccomp is "" for the default profile, "unconfined", or the text of an OCI seccomp profile.
 	Seccomp string `json:"seccomp,omitempty"`
+	// NoLandlock leaves Landlock away (--security-opt landlock=unconfined).
+	NoLandlock bool `json:"no_landlock,omitempty"`
+	// AllowMissing names walls that the user does without where this machine cannot build them: "seccomp", "landlock".
+	AllowMissing []string `json:"allow_missing,omitempty"`
+	// OOMScore is from -1000 to 1000, proc_pid_oom_score_adj(5): the higher, the sooner the kernel ends the app when
+	// memory runs out. nil: as the login's.
+	OOMScore *int `json:"oom_score_adj,omitempty"`
 	// NewPrivileges lets setuid programs and file capabilities raise rights (--security-opt no-new-privileges=false).
 	NewPrivileges bool `json:"new_privileges,omitempty"`
 }
@@ -76,6 +83,8 @@ type Record struct {
 	Env     []string `json:"env,omitempty"`
 	User    string   `json:"user,omitempty"`
 	Workdir string   `json:"workdir,omitempty"`
+	// Walls are those that stand round the app, in the words of docs/security.md.
+	Walls []string `json:"walls,omitempty"`
 	// StopSignal is the signal's number after the image's default.
 	StopSignal int `json:"stop_signal,omitempty"`
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // inspect joins the two halves of a connection, at once or, if only a name allows it, when the app's first bytes agree with
@@ -155,11 +157,34 @@ func (i *inspection) answer() error {
 			return nil
 		case errors.Is(err, io.EOF):
 			i.ended = true
-			return i.app.CloseWrite()
+			if err := i.app.CloseWrite(); err != nil {
+				return err
+			}
+			return i.awaitReset()
 		case err != nil:
 			return err
 		}
 	}
+}
+
+// awaitReset waits until the host resets a connection on which it has said all, or until its read deadline.
+func (i *inspection) awaitReset() error {
+	raw, err := i.host.SyscallConn()
+	if err != nil {
+		return err
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(fds, 0)
+		return err == nil && n > 0 && fds[0].Revents&unix.POLLERR != 0
+	})
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	case err != nil:
+		return err
+	}
+	return unix.ECONNRESET
 }
 
 // answered is the host's half of a connection of which a part has been read.

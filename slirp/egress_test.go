@@ -334,6 +334,42 @@ func TestEgressServersThatSpeakFirst(t *testing.T) {
 	}
 }
 
+// TestEgressServerThatHasClosed has an app go on speaking to a server that is gone: it must be told.
+func TestEgressServerThatHasClosed(t *testing.T) {
+	_, conf := serveZone(t)
+	l := internet(t).listen("tcp", at(sharedV4, 0))
+	for _, slow := range []bool{false, true} {
+		app, n, _ := restricted(t, "allowed.test", conf, slow)
+		_ = ask(t, app, n, "udp4", "allowed.test", dns.TypeA)
+		c := app.mustDial("tcp", l.Addr().String())
+		s, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		if m, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Fatalf("the server's end: %d, %v", m, err)
+		}
+		_, _ = c.Write([]byte("late")) // could still become anything
+		end := time.Now().Add(20 * time.Second)
+		for err = nil; err == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
+			raw, rerr := c.(*net.TCPConn).SyscallConn()
+			if rerr != nil {
+				t.Fatal(rerr)
+			}
+			_ = raw.Control(func(fd uintptr) {
+				fds := []unix.PollFd{{Fd: int32(fd)}}
+				if m, perr := unix.Poll(fds, 0); perr == nil && m > 0 && fds[0].Revents&unix.POLLERR != 0 {
+					err = unix.ECONNRESET
+				}
+			})
+		}
+		if err == nil {
+			t.Errorf("slow %v: an app that speaks to a closed server is not told", slow)
+		}
+	}
+}
+
 func TestEgressNamesAreNoWayOut(t *testing.T) {
 	z, conf := serveZone(t)
 	app, n, log := restricted(t, "allowed.test,*.wild.test:443,alias.test,rebind.test,rebind6.test,internal.test", conf, false)

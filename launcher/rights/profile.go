@@ -339,3 +339,12 @@ func numbersOf(table string) map[string]uint32 {
 
 // sortedCalls are the numbers that the policy speaks about, in order.
 func (p policy) sortedCalls() []uint32 { return slices.Sorted(maps.Keys(p.calls)) }
+
+// SystemCalls are this machine's, by name; nil on one whose filters are not known.
+func SystemCalls() map[string]uint32 {
+	abi, err := abiOf(runtime.GOARCH)
+	if err != nil {
+		return nil
+	}
+	return abi.numbers
+}
