@@ -50,6 +50,12 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := c.guard(spec); err != nil {
+		return err
+	}
+	if lost := launcher.LostLimits(&spec.App); lost != "" && spec.BestEffort {
+		c.warn(lost + "; going on without")
+	}
 	keys, err := terminal.ParseDetachKeys(r.DetachKeys)
 	if err != nil {
 		return flagFault("--detach-keys", err)

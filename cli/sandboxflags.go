@@ -37,6 +37,7 @@ type sandboxFlags struct {
 	Volume   []string `group:"Files" short:"v" sep:"none" placeholder:"SOURCE:PATH[:ro]" help:"Mount a path of this machine or a volume."`
 	Mount    []string `group:"Files" sep:"none" placeholder:"KEY=VALUE,…" help:"Mount, spelled out: type=bind|volume|tmpfs,source=…,target=…"`
 	Tmpfs    []string `group:"Files" sep:"none" placeholder:"PATH[:OPTIONS]" help:"Mount memory as a file system."`
+	Home     string   `group:"Files" placeholder:"ro|rw" help:"Mount your home directory at its own path, read-only or writable, with keys and passwords hidden."`
 	ReadOnly bool     `group:"Files" help:"Make the root file system read-only."`
 
 	CapAdd       []string `group:"Rights and limits" sep:"none" placeholder:"CAPABILITY" help:"Add a capability, or ALL."`
@@ -49,6 +50,7 @@ type sandboxFlags struct {
 	CPUs         string   `name:"cpus" group:"Rights and limits" placeholder:"NUMBER" help:"Limit processor time to so many processors."`
 	PidsLimit    int64    `group:"Rights and limits" placeholder:"NUMBER" help:"Limit the number of processes; -1 for no limit."`
 	Ulimit       []string `group:"Rights and limits" sep:"none" placeholder:"NAME=SOFT[:HARD]" help:"Set a resource limit."`
+	BestEffort   bool     `group:"Rights and limits" help:"Warn about a limit that this machine cannot keep, and start without it."`
 
 	Init        bool   `group:"Life" default:"true" help:"Let whisk's init be process 1; --init=false for the app itself."`
 	StopSignal  string `group:"Life" placeholder:"SIGNAL" help:"Signal that stops the app."`
@@ -250,6 +252,13 @@ func (f *sandboxFlags) files(spec *launcher.Spec, s surroundings) error {
 	if err := add("--mount", f.Mount, func(v string) (config.Mount, error) { return config.ParseMountFlag(v, s.dir, s.home) }); err != nil {
 		return err
 	}
+	if f.Home != "" {
+		home, err := config.ParseHome(f.Home)
+		if err != nil {
+			return flagFault("--home", err)
+		}
+		spec.App.Home = home
+	}
 	return add("--tmpfs", f.Tmpfs, config.ParseTmpfs)
 }
 
@@ -344,7 +353,7 @@ func (f *sandboxFlags) limits(spec *launcher.Spec, _ surroundings) error {
 	if f.PidsLimit < -1 {
 		return usage("-1 means no limit", "--pids-limit: %d is below -1", f.PidsLimit)
 	}
-	spec.App.Pids = max(f.PidsLimit, 0)
+	spec.App.Pids, spec.BestEffort = max(f.PidsLimit, 0), f.BestEffort
 	for _, u := range f.Ulimit {
 		limit, err := config.ParseUlimit(u)
 		if err != nil {

@@ -10,14 +10,35 @@ import (
 	"unicode/utf8"
 )
 
-// writeJSON prints a document as people and jq(1) read it. Control characters in it are escaped by JSON's own rules.
+// writeJSON prints a document as people and jq(1) read it. No control character in it reaches a terminal.
 func writeJSON(w io.Writer, doc any) error {
 	b, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode JSON: %w", err)
 	}
-	_, err = w.Write(append(b, '\n'))
+	_, err = w.Write(append(calm(b), '\n'))
 	return err
+}
+
+// calm escapes the control characters that encoding/json leaves: delete, and those of ISO 6429's C1 set, which a
+// terminal may obey like an escape sequence.
+func calm(doc []byte) []byte {
+	var out []byte
+	for i, r := range string(doc) {
+		n := utf8.RuneLen(r)
+		if r == 0x7f || r >= 0x80 && r < 0xa0 {
+			if out == nil {
+				out = append(make([]byte, 0, len(doc)+32), doc[:i]...)
+			}
+			out = fmt.Appendf(out, `\u%04x`, r)
+		} else if out != nil {
+			out = append(out, doc[i:i+max(n, 1)]...)
+		}
+	}
+	if out == nil {
+		return doc
+	}
+	return out
 }
 
 // listFlags are how the output of a command that lists is chosen.

@@ -65,3 +65,14 @@ func TestPortsNamed(t *testing.T) {
 		}
 	}
 }
+
+func TestJSONKeepsTerminalsCalm(t *testing.T) {
+	var b strings.Builder
+	in := map[string]string{"a": "x\x1b[31m\u009b0m\x7fé"}
+	if err := writeJSON(&b, in); err != nil {
+		t.Fatal(err)
+	}
+	if want := "{\n  \"a\": \"x\\u001b[31m\\u009b0m\\u007fé\"\n}\n"; b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
+}

@@ -49,6 +49,13 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 	if err != nil {
 		return err
 	}
+	all := make([]*launcher.Spec, len(specs))
+	for i := range specs {
+		all[i] = &specs[i]
+	}
+	if err := c.guard(all...); err != nil {
+		return err
+	}
 	if u.Pull == pullAlways {
 		if err := c.pullAll(ctx, specs); err != nil {
 			return err

@@ -19,6 +19,7 @@ type App struct {
 	Hostname   string            // default: the app's name, else the sandbox's id
 	Ports      []Port            // published ports
 	Mounts     []Mount           // binds, volumes and tmpfs, in the order written
+	Home       string            // the user's home directory as a mount: "" (none), HomeReadOnly or HomeReadWrite
 	ReadOnly   bool              // root file system read-only
 	CapAdd     []string          // capability names without CAP_, upper case, or ALL
 	CapDrop    []string          // the same
@@ -44,6 +45,12 @@ type App struct {
 	// HostPorts are ports of the host's loopback that the app reaches as host.whisk.internal; nil: as the network says.
 	HostPorts []uint16
 }
+
+// The values of App.Home.
+const (
+	HomeReadOnly  = "ro"
+	HomeReadWrite = "rw"
+)
 
 // Port is one published port or a range of equal length on both sides.
 type Port struct {

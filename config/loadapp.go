@@ -83,6 +83,9 @@ func appKeys() []key[appPlaces] {
 			parsed(d, n, "hostname", "a string", func(s string) (string, error) { return s, ValidHostname(s) }, &a.app.Hostname, str)
 		}},
 		{"read_only", func(d *decoder, n *node, a *appPlaces) { d.boolean(n, "read_only", &a.app.ReadOnly) }},
+		{"home", func(d *decoder, n *node, a *appPlaces) {
+			parsed(d, n, "home", "a string", ParseHome, &a.app.Home, unstable.String)
+		}},
 		{"cap_add", func(d *decoder, n *node, a *appPlaces) { d.caps(n, "cap_add", &a.app.CapAdd) }},
 		{"cap_drop", func(d *decoder, n *node, a *appPlaces) { d.caps(n, "cap_drop", &a.app.CapDrop) }},
 		{"ulimits", func(d *decoder, n *node, a *appPlaces) { d.ulimits(n, &a.app.Ulimits) }},

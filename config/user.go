@@ -16,6 +16,8 @@ type User struct {
 	DetachKeys string // as ParseDetachKeys reads them; default DefaultDetachKeys
 	Pull       string // when run and up fetch images: "missing" (default), "always" or "never"
 	Egress     string // what sandboxes may reach where whisk.toml and flags say nothing, as ParseEgress reads it; default "all"
+	// Secrets are absolute paths that no mount of a folder above shows; nil: DefaultSecrets.
+	Secrets []string
 }
 
 // DefaultDetachKeys leave an attached sandbox running, as docker's and podman's.
@@ -80,6 +82,7 @@ func userKeys() []key[User] {
 		{"pull", func(d *decoder, n *node, u *User) {
 			parsed(d, n, "pull", "a string", ParsePull, &u.Pull, unstable.String)
 		}},
+		{"secrets", func(d *decoder, n *node, u *User) { d.secrets(n, &u.Secrets) }},
 		{"egress", func(d *decoder, n *node, u *User) { d.egress(n, &u.Egress) }},
 	}
 }

@@ -3,16 +3,17 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 )
 
 func TestLoadUser(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.toml")
 	opts := LoadOptions{Home: "/home/user"}
-	if got, err := LoadUser(path, opts); err != nil || *got != (User{}) {
+	if got, err := LoadUser(path, opts); err != nil || !reflect.DeepEqual(*got, User{}) {
 		t.Errorf("a missing file is %+v, %v", got, err)
 	}
-	if got, err := LoadUser("", opts); err != nil || *got != (User{}) {
+	if got, err := LoadUser("", opts); err != nil || !reflect.DeepEqual(*got, User{}) {
 		t.Errorf("no file is %+v, %v", got, err)
 	}
 	put := func(text string) {
@@ -22,7 +23,7 @@ func TestLoadUser(t *testing.T) {
 		}
 	}
 	put("store = '~/big/whisk'\ndetach_keys = 'ctrl-x'\npull = 'never'\negress = 'none'\n")
-	if got, err := LoadUser(path, opts); err != nil || *got != (User{"/home/user/big/whisk", "ctrl-x", "never", "none"}) {
+	if got, err := LoadUser(path, opts); err != nil || !reflect.DeepEqual(*got, User{Store: "/home/user/big/whisk", DetachKeys: "ctrl-x", Pull: "never", Egress: "none"}) {
 		t.Errorf("a full file is %+v, %v", got, err)
 	}
 	put("stor = 1\nstore = 'x'\ndetach_keys = 'ctrl'\npull = 'newer'\negress = true\n")

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // lineFile is a file of JSON documents, one a line. When it is full it becomes NAME.1, NAME.1 becomes NAME.2, and
@@ -44,7 +46,7 @@ func (l *lineFile) write(doc any) {
 		return
 	}
 	b = append(b, '\n')
-	if l.size+int64(len(b)) > l.limit {
+	if l.size+int64(len(b)) > l.limit && wall.Up("log limit") {
 		l.rotate()
 	}
 	n, _ := l.f.Write(b)

@@ -76,33 +76,20 @@ func newPlan(spec *Spec, base *Base) (*plan, error) {
 	if p.stop, err = stopSignal(cmp.Or(app.StopSignal, cfg.StopSignal)); err != nil {
 		return nil, err
 	}
-	if p.mounts, err = planMounts(app.Mounts, slices.Sorted(maps.Keys(cfg.Volumes))); err != nil {
+	asked, err := homeMounts(app, &spec.Guard)
+	if err != nil {
 		return nil, err
 	}
-	for _, u := range app.Ulimits {
-		r, ok := resources()[u.Name]
-		if !ok {
-			return nil, &Error{Message: fmt.Sprintf("unknown ulimit %q", u.Name), Exit: ExitWhisk}
-		}
-		p.rlimits = append(p.rlimits, rlimit{r, unix.Rlimit{Cur: u.Soft, Max: u.Hard}})
+	if p.mounts, err = planMounts(asked, slices.Sorted(maps.Keys(cfg.Volumes))); err != nil {
+		return nil, err
 	}
-	return p, refuseLimits(app)
-}
-
-// refuseLimits turns down what this build cannot keep: a limit that is ignored is worse than none.
-func refuseLimits(app *config.App) error {
-	var what string
-	switch {
-	case app.Memory != 0:
-		what = "a memory limit"
-	case app.CPUs != 0:
-		what = "a cpu limit"
-	case app.Pids > 0:
-		what = "a limit of processes"
-	default:
-		return nil
+	if p.rlimits, err = planLimits(app.Ulimits, loginLimits()); err != nil {
+		return nil, err
 	}
-	return &Error{Message: what + " cannot be kept: whisk has no control group of its own on this machine", Hint: "leave the limit away; limits through the user's systemd are planned", Exit: ExitWhisk}
+	if lost := LostLimits(app); lost != "" && !spec.BestEffort {
+		return nil, &Error{Message: lost, Hint: "leave the limit away, or start without it: --best-effort", Exit: ExitWhisk}
+	}
+	return p, nil
 }
 
 func stopSignal(s string) (unix.Signal, error) {

@@ -144,13 +144,14 @@ func checkWorkdir(dir string) error {
 
 // rootScript finishes the root: what must be done inside the new pid namespace.
 // rules are Landlock's for an app that is process 1 itself, or -1.
-func rootScript(s *script, rootfd, rules int, r *rights.Rights, readOnly bool) {
+func rootScript(s *script, rootfd, rules int, r *rights.Rights, limits []rlimit, readOnly bool) {
 	s.add("enter root", mustWork, unix.SYS_FCHDIR, rootfd)
 	// While the old /proc is in sight: a user namespace may not mount one that shows more, mount_namespaces(7).
 	s.add("mount /proc", mustWork, unix.SYS_MOUNT, "proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
 	s.add("change root", mustWork, unix.SYS_PIVOT_ROOT, ".", ".")
 	s.add("detach the host's root", mustWork, unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
 	s.add("enter new root", mustWork, unix.SYS_CHDIR, "/")
+	boundProcesses(s, limits) // while /proc/sys is writable
 	for _, p := range r.ReadOnly {
 		if _, err := os.Lstat(p); err != nil {
 			continue

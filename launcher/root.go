@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,9 @@ type builder struct {
 
 	root root
 
+	guard     *Guard
+	home      string   // config.App.Home
+	hidden    []string // what mounts of the host show empty
 	anonymous []string // volumes made for this sandbox
 	devpts    int      // mount descriptor; the terminal is made from it
 }
@@ -212,7 +216,7 @@ func (b *builder) dev() error {
 		options      []string
 	}{
 		{"pts", "devpts", unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, pts},
-		{"shm", "tmpfs", quiet, []string{"mode", "1777", "size", "65536k"}},
+		{"shm", "tmpfs", quiet, []string{"mode", "1777", "size", "65536k", "nr_inodes", strconv.Itoa(sharedFiles())}},
 		{"mqueue", "mqueue", quiet, nil},
 	} {
 		fd, err := newMount(m.fstype, m.attrs, m.options...)
@@ -322,22 +326,7 @@ func (b *builder) mount(m *config.Mount) error {
 		}
 		return nil
 	case config.MountBind:
-		st, err := os.Stat(m.Source)
-		if errors.Is(err, os.ErrNotExist) && m.Create {
-			if err = os.MkdirAll(m.Source, 0o755); err == nil {
-				st, err = os.Stat(m.Source)
-			}
-		}
-		if err != nil {
-			return mountSourceError(m, err)
-		}
-		if err := b.bind(m.Source, m.Target, st.IsDir(), attrs); err != nil {
-			if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EISDIR) {
-				return &Error{Message: fmt.Sprintf("cannot mount %q on %q: one is a file and the other a folder", m.Source, m.Target), Exit: ExitWhisk}
-			}
-			return err
-		}
-		return nil
+		return b.bindHost(m, attrs)
 	case config.MountVolume:
 		return b.volume(m, attrs)
 	}

@@ -84,7 +84,7 @@ func Prepare(spec *Spec, o Options) (_ *Sandbox, err error) {
 		fence: fence,
 		spec:  spec, plan: p, rights: r, maxID: o.MaxID,
 		built: make(chan error, 1), over: make(chan struct{}), exited: make(chan struct{}),
-		b: &builder{dirs: o.Dirs, id: spec.ID, plan: p, base: o.Base, single: o.MaxID == 0, anonymous: o.Volumes, root: root{-1}, devpts: -1},
+		b: &builder{dirs: o.Dirs, id: spec.ID, plan: p, guard: &spec.Guard, home: spec.App.Home, base: o.Base, single: o.MaxID == 0, anonymous: o.Volumes, root: root{-1}, devpts: -1},
 	}
 	for _, d := range []string{"root", "upper", "work"} {
 		if err := os.MkdirAll(s.b.file(d), 0o755); err != nil {
@@ -245,6 +245,7 @@ type Started struct {
 	Workdir string
 	Signal  int // the stop signal
 	Volumes []string
+	Hidden  []string // paths in the sandbox that show empty what the host has there
 	Walls   []string // that stand round the app
 }
 
@@ -300,7 +301,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		defer unix.Close(rootfd)
 		one := born{
 			flags: unix.CLONE_NEWPID,
-			root:  func(p *script) { rootScript(p, rootfd, own, s.rights, s.spec.App.ReadOnly) },
+			root:  func(p *script) { rootScript(p, rootfd, own, s.rights, s.plan.rlimits, s.spec.App.ReadOnly) },
 			name:  c.argv[0],
 		}
 		app := func(p *script) { appScript(p, c) }
@@ -346,7 +347,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		return nil, err
 	}
 	user := s.plan.user
-	return &Started{PID: s.pid, Argv: c.argv, Env: env, User: user, Workdir: c.workdir, Signal: int(s.plan.stop), Volumes: s.b.anonymous, Walls: s.walls()}, nil
+	return &Started{PID: s.pid, Argv: c.argv, Env: env, User: user, Workdir: c.workdir, Signal: int(s.plan.stop), Volumes: s.b.anonymous, Hidden: s.b.hidden, Walls: s.walls()}, nil
 }
 
 // walls lists what stands round the app, in the words of docs/security.md.

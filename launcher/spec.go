@@ -25,6 +25,10 @@ type Spec struct {
 	Isolate bool `json:"isolate,omitempty"`
 	Remove  bool `json:"remove,omitempty"` // forget the sandbox when it has ended
 	Stdin   bool `json:"stdin,omitempty"`  // keep standard input open
+	// Guard keeps the user's secrets out of mounts.
+	Guard Guard `json:"guard,omitzero"`
+	// BestEffort goes on, with a warning, where a limit cannot be kept.
+	BestEffort bool `json:"best_effort,omitempty"`
 	// Aliases are further DNS names of the sandbox on its network.
 	Aliases []string `json:"aliases,omitempty"`
 	// Seccomp is "" for the default profile, "unconfined", or the text of an OCI seccomp profile.
@@ -72,6 +76,8 @@ type Record struct {
 	AskedPorts []config.Port `json:"asked_ports,omitzero"`
 	// Volumes are the anonymous volumes made for this sandbox; rm -v and --rm remove them.
 	Volumes []string `json:"volumes,omitempty"`
+	// Hidden are the paths in the sandbox where a mount shows something empty that the host has: see Guard.
+	Hidden []string `json:"hidden,omitempty"`
 	// Argv, Env, User and Workdir are what was started, after the image's defaults.
 	Argv    []string `json:"argv,omitempty"`
 	Env     []string `json:"env,omitempty"`

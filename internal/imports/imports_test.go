@@ -29,6 +29,7 @@ func arrows() map[string][]string {
 		"config":            {},
 		"internal/gendocs":  {"cli"}, // runs at release time only
 		"internal/glance":   {},      // for make demo
+		"internal/attacks":  {},
 		"internal/imports":  {},
 		"internal/outside":  {}, // for tests
 		"bench":             {},

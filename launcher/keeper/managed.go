@@ -221,7 +221,7 @@ func (m *managed) launch(ctx context.Context, f *front) (err error) {
 	m.sb, m.front = sb, f
 	r := &m.rec
 	r.State, r.StartedAt, r.FinishedAt, r.ExitCode, r.Error = launcher.Running, time.Now().UTC(), time.Time{}, 0, ""
-	r.PID, r.Argv, r.Env, r.User, r.Workdir, r.StopSignal, r.Volumes, r.Walls = started.PID, started.Argv, started.Env, started.User, started.Workdir, started.Signal, started.Volumes, started.Walls
+	r.PID, r.Argv, r.Env, r.User, r.Workdir, r.StopSignal, r.Volumes, r.Hidden, r.Walls = started.PID, started.Argv, started.Env, started.User, started.Workdir, started.Signal, started.Volumes, started.Hidden, started.Walls
 	r.Ready = r.App.Ready == nil
 	err = r.Write(m.s.doc.Dirs)
 	stopping := m.stopping

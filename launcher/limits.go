@@ -1,0 +1,112 @@
+package launcher
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/config"
+	"github.com/whisk-sandbox/whisk/internal/wall"
+)
+
+const (
+	// maxProcesses bounds the processes and threads of one sandbox (podman-run(1) has 2048). The kernel keeps it by
+	// kernel.pid_max of the sandbox's pid namespace, since 6.14.
+	maxProcesses = 4096
+	// maxUserProcesses bounds those of one user id on one network, RLIMIT_NPROC: all that older kernels have. It
+	// counts a user namespace's own processes, since 5.14, and not those of the login.
+	maxUserProcesses = 8192
+	// softDescriptors is the soft limit of open files that the kernel and systemd give a login. The keeper's own, which
+	// Go raises before any of whisk's code runs, no longer says what it was; the hard limit is still the login's.
+	softDescriptors = 1024
+	// lowPIDs are numbers that the kernel gives out only once (RESERVED_PIDS): a sandbox may have so many processes
+	// fewer than its pid_max says.
+	lowPIDs = 300
+	// maxSharedFiles bounds the files in /dev/shm, of 64 MB: each takes about 1 kB of the kernel's memory beside.
+	maxSharedFiles = 16384
+)
+
+// LostLimits says which limit of an app cannot be kept here, and why; "" when all can. A limit that is ignored is
+// worse than none.
+func LostLimits(app *config.App) string {
+	var lost []string
+	if app.Memory != 0 {
+		lost = append(lost, "a memory limit")
+	}
+	if app.CPUs != 0 {
+		lost = append(lost, "a cpu limit")
+	}
+	if app.Pids > 0 {
+		lost = append(lost, "a limit of processes")
+	}
+	if len(lost) == 0 {
+		return ""
+	}
+	return strings.Join(lost, " and ") + " cannot be kept: whisk has no control group of its own on this machine"
+}
+
+// loginLimits are the resource limits of an app that asks for none: those of the login, and a bound on processes.
+func loginLimits() []rlimit {
+	var out []rlimit
+	var r unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) == nil && wall.Up("descriptor limit") {
+		r.Cur = min(r.Max, softDescriptors)
+		out = append(out, rlimit{unix.RLIMIT_NOFILE, r})
+	}
+	if unix.Getrlimit(unix.RLIMIT_NPROC, &r) == nil && wall.Up("process limit") {
+		r.Cur, r.Max = min(r.Cur, maxUserProcesses), min(r.Max, maxUserProcesses)
+		out = append(out, rlimit{unix.RLIMIT_NPROC, r})
+	}
+	return out
+}
+
+// planLimits lays the limits that were asked for over the defaults.
+func planLimits(asked []config.Ulimit, defaults []rlimit) ([]rlimit, error) {
+	out := slices.Clone(defaults)
+	for _, u := range asked {
+		r, ok := resources()[u.Name]
+		if !ok {
+			return nil, &Error{Message: fmt.Sprintf("unknown ulimit %q", u.Name), Exit: ExitWhisk}
+		}
+		if r == unix.RLIMIT_NPROC && !wall.Up("process limit") {
+			continue
+		}
+		out = slices.DeleteFunc(out, func(d rlimit) bool { return d.resource == r })
+		out = append(out, rlimit{r, unix.Rlimit{Cur: u.Soft, Max: u.Hard}})
+	}
+	return out, nil
+}
+
+// pidMax is the pid_max of a sandbox with these limits.
+func pidMax(limits []rlimit) uint64 {
+	for _, l := range limits {
+		if l.resource == unix.RLIMIT_NPROC && l.limit.Max > maxUserProcesses {
+			return min(l.limit.Max, 4<<20-lowPIDs) + lowPIDs // PID_MAX_LIMIT
+		}
+	}
+	return maxProcesses
+}
+
+// boundProcesses makes process 1 bound its pid namespace. It takes descriptor 0, which is nobody's before the
+// standard streams are in place. Kernels before 6.14 have one pid_max for all and refuse.
+func boundProcesses(s *script, limits []rlimit) {
+	if !wall.Up("process limit") {
+		return
+	}
+	value := strconv.FormatUint(pidMax(limits), 10)
+	s.add("free descriptor 0", mayFail, unix.SYS_CLOSE, 0)
+	s.add("open pid_max", mayFail, unix.SYS_OPENAT, -1, "/proc/sys/kernel/pid_max", unix.O_WRONLY, 0)
+	s.add("bound processes", mayFail, unix.SYS_WRITE, 0, value, len(value))
+	s.add("close pid_max", mayFail, unix.SYS_CLOSE, 0)
+}
+
+// sharedFiles is how many files /dev/shm takes; 0 is no bound, tmpfs(5).
+func sharedFiles() int {
+	if !wall.Up("inode limit") {
+		return 0
+	}
+	return maxSharedFiles
+}
