@@ -25,10 +25,6 @@ const (
 
 	// transparentTable has one route in it: everything is local.
 	transparentTable = 119
-
-	// acceptBacklog bounds connections that the kernel has completed and whisk has not taken yet; net.core.somaxconn of
-	// the new namespace (4096) bounds it too. Dials in the making (maxDials) are fewer.
-	acceptBacklog = 4096
 )
 
 // transparent lets sockets in the router namespace speak with addresses that are not its own: towards an app as the
