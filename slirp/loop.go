@@ -184,8 +184,8 @@ func (l *loop) run(ready chan<- error) {
 		case len(l.dials) > 0:
 			wait = dialCheck
 		}
-		n, err := unix.EpollWait(l.epoll, events, wait)
-		if err != nil && err != unix.EINTR {
+		n, err := l.await(events, wait)
+		if err != 0 && err != unix.EINTR {
 			return
 		}
 		for i := range max(n, 0) {
@@ -204,6 +204,25 @@ func (l *loop) run(ready chan<- error) {
 			p.pump()
 		}
 	}
+}
+
+// busyWait is for how long a loop that has just worked waits without telling the scheduler, in milliseconds. Else each of
+// many short waits would hand its processor on, and wake threads that look for work in vain and take time from the apps.
+// Longer than this nobody waits for the loop, to collect garbage for example.
+const busyWait = 1
+
+// await waits for events for so many milliseconds, -1: for ever.
+func (l *loop) await(events []unix.EpollEvent, wait int) (int, unix.Errno) {
+	quick := wait
+	if wait != 0 {
+		quick = busyWait
+	}
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(quick), 0, 0)
+	if n != 0 || errno != 0 || wait == 0 {
+		return int(n), errno
+	}
+	n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(wait), 0, 0)
+	return int(n), errno
 }
 
 // in runs f in another network namespace and comes back. A thread that cannot come back ends: no socket may be made in
