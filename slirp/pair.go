@@ -59,8 +59,9 @@ func (p *pair) begin() {
 	p.pump()
 }
 
-// adopt is begin where one side is watched by the loop already, in somebody else's name.
-func (p *pair) adopt(side int) {
+// adopt is begin where one side is watched by the loop already, in somebody else's name, and has had these events: they
+// do not come again.
+func (p *pair) adopt(side int, events uint32) {
 	l := p.loop
 	l.pairs[p] = struct{}{}
 	p.readable, p.writable = [2]bool{true, true}, [2]bool{true, true}
@@ -69,7 +70,7 @@ func (p *pair) adopt(side int) {
 		p.abort()
 		return
 	}
-	p.pump()
+	p.take(side, events)
 }
 
 // take notes what has changed on one socket.

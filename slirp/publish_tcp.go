@@ -212,7 +212,7 @@ func (d *appDial) take(_ int, events uint32) {
 	}
 	delete(d.loop.dials, d)
 	p := &pair{loop: d.loop, owner: d.port, fd: [2]int{d.client, d.fd}}
-	p.adopt(1)
+	p.adopt(1, events)
 }
 
 // fail resets the client.

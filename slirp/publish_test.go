@@ -206,3 +206,53 @@ func TestPortPlan(t *testing.T) {
 		})
 	}
 }
+
+// TestPublishedAnswerBeforeTheLoopLooks: what an app says, and that it has said all, may be there before the loop learns
+// that the app has answered at all. All of that is then in one event.
+func TestPublishedAnswerBeforeTheLoopLooks(t *testing.T) {
+	n := newNetwork(t)
+	app, e := newSandbox(t, n, "web")
+	l := app.listen("tcp", "0.0.0.0:0")
+	p := publish(t, n, e, config.Port{App: uint16(portOf(l.Addr())), Count: 1, Protocol: "tcp"})[0]
+	f := p.listener.(*tcpForward)
+	for _, other := range n.loops.all[1:] {
+		left := make(chan struct{})
+		other.post(func() { f.leave(other); close(left) })
+		<-left
+	}
+	after, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(after) })
+	held, dialled, said := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	loop := n.loops.all[0]
+	loop.post(func() {
+		_ = loop.watch(after, unix.EPOLLIN|unix.EPOLLET&0xffffffff, taken(func() { <-said }), 0)
+		close(held)
+		<-dialled
+	})
+	<-held
+	conn := hostDial(t, "tcp", p.HostAddr()) // the first event that waits for the loop: it dials the app
+	_, _ = unix.Write(after, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	close(dialled)
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, werr := c.Write([]byte("hello"))
+	if err := errors.Join(werr, c.(*net.TCPConn).CloseWrite()); err != nil {
+		t.Fatal(err)
+	}
+	close(said)
+	got, err := io.ReadAll(conn)
+	if err != nil || string(got) != "hello" {
+		t.Errorf("got %q, %v; want all of it, and its end", got, err)
+	}
+	c.Close()
+}
+
+// taken is what a test does on a loop's thread at an event.
+type taken func()
+
+func (f taken) take(int, uint32) { f() }
