@@ -36,8 +36,11 @@ func Current() User {
 
 // Find reads what the system grants the user and decides on the map. Too small a range and a helper without
 // power are an *Error; a missing entry and a missing helper make the map Single.
-func Find(u User) (Map, error) {
-	g, err := gather(u)
+func Find(u User) (Map, error) { return Here().Find(u) }
+
+// Find is what the function of that name does, on this machine.
+func (m Machine) Find(u User) (Map, error) {
+	g, err := m.gather(u)
 	if err != nil {
 		return Map{}, err
 	}
@@ -45,23 +48,23 @@ func Find(u User) (Map, error) {
 }
 
 // gather reads the files that plan decides on.
-func gather(u User) (grants, error) {
-	g := grants{user: u}
-	uids, err := readFile("/etc/subuid")
+func (m Machine) gather(u User) (grants, error) {
+	g := grants{user: u, system: m.system()}
+	uids, err := readFile(m.Root, "etc/subuid")
 	if err != nil {
 		return g, err
 	}
-	gids, err := readFile("/etc/subgid")
+	gids, err := readFile(m.Root, "etc/subgid")
 	if err != nil {
 		return g, err
 	}
 	g.uidEntries, g.gidEntries = parseEntries(uids), parseEntries(gids)
 	if u.UID == 0 {
-		own, err := readFile("/proc/self/uid_map")
+		own, err := readFile(m.Root, "proc/self/uid_map")
 		if err != nil {
 			return g, err
 		}
-		ownGroups, err := readFile("/proc/self/gid_map")
+		ownGroups, err := readFile(m.Root, "proc/self/gid_map")
 		if err != nil {
 			return g, err
 		}
@@ -69,21 +72,30 @@ func gather(u User) (grants, error) {
 		return g, nil
 	}
 	g.uidFile, g.gidFile = "/etc/subuid", "/etc/subgid"
-	switched, err := readFile("/etc/nsswitch.conf")
+	switched, err := readFile(m.Root, "etc/nsswitch.conf")
 	if err != nil {
 		return g, err
 	}
-	if dynamic(switched) {
-		// Ranges of a directory service (SSSD, LDAP): getsubids(1) is shadow's own way to ask for them.
-		us, gs, err := dynidtools.GetSubIDRanges(int(u.UID), u.Name)
-		if err == nil {
+	if dynamic(switched) && m.ranges != nil {
+		if us, gs, err := m.ranges(u); err == nil {
 			g.uidFile, g.gidFile = "subid in /etc/nsswitch.conf", "subid in /etc/nsswitch.conf"
-			g.uidEntries, g.gidEntries = fromSource(us, u), fromSource(gs, u)
+			g.uidEntries, g.gidEntries = us, gs
 		}
 	}
-	g.uidHelper, g.gidHelper = look("newuidmap", capSetUID), look("newgidmap", capSetGID)
-	g.noNewPrivs = noNewPrivs()
+	if m.Helper != nil {
+		g.uidHelper, g.gidHelper = m.Helper("newuidmap"), m.Helper("newgidmap")
+	}
+	g.noNewPrivs = m.NoNewPrivs
 	return g, nil
+}
+
+// getsubids asks for ranges of a directory service (SSSD, LDAP): getsubids(1) is shadow's own way.
+func getsubids(u User) (uids, gids []entry, err error) {
+	us, gs, err := dynidtools.GetSubIDRanges(int(u.UID), u.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return fromSource(us, u), fromSource(gs, u), nil
 }
 
 func fromSource(ranges []idtools.SubIDRange, u User) []entry {
@@ -97,8 +109,8 @@ func fromSource(ranges []idtools.SubIDRange, u User) []entry {
 }
 
 // readFile reads a file that may be absent.
-func readFile(path string) (string, error) {
-	text, err := os.ReadFile(path)
+func readFile(root fs.FS, path string) (string, error) {
+	text, err := fs.ReadFile(root, path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("reading id ranges: %w", err)
 	}
@@ -123,16 +135,20 @@ const (
 	capSetUID = 7
 )
 
-// helper is a program that writes a map for us.
-type helper struct {
-	path   string // absolute; empty: not found
-	root   bool   // setuid, and root's
-	caps   bool   // has the file capability it needs
-	nosuid bool   // its file system is mounted nosuid, which takes both away
+// Helper is a program that writes a map for us: newuidmap or newgidmap.
+type Helper struct {
+	Path   string // absolute; empty: not found
+	Setuid bool   // and root's
+	Caps   bool   // has the file capability it needs
+	NoSUID bool   // its file system is mounted nosuid, which takes both away
 }
 
 // look finds a helper: on PATH, and in the places where it is when PATH is poor, as in a service.
-func look(name string, capability uint) helper {
+func look(name string) Helper {
+	capability := uint(capSetUID)
+	if name == "newgidmap" {
+		capability = capSetGID
+	}
 	path, err := exec.LookPath(name)
 	for _, dir := range []string{"/usr/bin/", "/bin/", "/usr/sbin/", "/run/wrappers/bin/"} {
 		if err == nil {
@@ -141,21 +157,21 @@ func look(name string, capability uint) helper {
 		path, err = exec.LookPath(dir + name)
 	}
 	if err != nil {
-		return helper{}
+		return Helper{}
 	}
-	h := helper{path: path}
+	h := Helper{Path: path}
 	var st unix.Stat_t
 	if unix.Stat(path, &st) == nil {
-		h.root = st.Mode&unix.S_ISUID != 0 && st.Uid == 0
+		h.Setuid = st.Mode&unix.S_ISUID != 0 && st.Uid == 0
 	}
 	var fsys unix.Statfs_t
 	if unix.Statfs(path, &fsys) == nil {
-		h.nosuid = fsys.Flags&unix.ST_NOSUID != 0
+		h.NoSUID = fsys.Flags&unix.ST_NOSUID != 0
 	}
 	// struct vfs_cap_data: magic, then the low words of permitted and inheritable (linux/capability.h).
 	data := make([]byte, 24)
 	if n, err := unix.Getxattr(path, "security.capability", data); err == nil && n >= 12 {
-		h.caps = data[4]&(1<<capability) != 0
+		h.Caps = data[4]&(1<<capability) != 0
 	}
 	return h
 }

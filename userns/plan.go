@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/whisk-sandbox/whisk/remedy"
 )
 
 const (
@@ -33,7 +35,8 @@ type grants struct {
 	user                   User
 	uidEntries, gidEntries []entry // all of them, also of others
 	uidFile, gidFile       string  // where they are written, for messages
-	uidHelper, gidHelper   helper
+	uidHelper, gidHelper   Helper
+	system                 remedy.System
 	noNewPrivs             bool    // exec gives no privilege any more, prctl(2)
 	ownUIDs, ownGIDs       []Range // root only: the maps of the namespace whisk itself is in
 }
@@ -47,7 +50,7 @@ func plan(g grants) (Map, error) {
 	if g.user.UID == 0 {
 		base, ok := spare(g)
 		if !ok {
-			return m.single(&Missing{CauseNoRange, fmt.Sprintf("the container that whisk runs in has no %d ids to spare", lent), oneIDCost, ""}), nil
+			return m.single(&Missing{CauseNoRange, fmt.Sprintf("the container that whisk runs in has no %d ids to spare", lent), oneIDCost, remedy.Fix{}}), nil
 		}
 		m.UIDs = append(m.UIDs, Range{1, base, lent})
 		m.GIDs = append(m.GIDs, Range{1, base, lent})
@@ -55,7 +58,7 @@ func plan(g grants) (Map, error) {
 	}
 
 	uids, gids := own(g.uidEntries, g.user, g.user.UID), own(g.gidEntries, g.user, g.user.GID)
-	add := fmt.Sprintf("sudo usermod --add-subuids %s --add-subgids %[1]s %s", above(g), name(g.user))
+	add := g.system.SubIDs(name(g.user), above(g), lent, total(uids) < lent, total(gids) < lent)
 	switch {
 	case len(uids) == 0:
 		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.uidFile, name(g.user)), oneIDCost, add}), nil
@@ -64,10 +67,10 @@ func plan(g grants) (Map, error) {
 	}
 	for _, h := range []struct {
 		name string
-		helper
+		Helper
 	}{{"newuidmap", g.uidHelper}, {"newgidmap", g.gidHelper}} {
-		if h.path == "" {
-			return m.single(&Missing{CauseHelperMissing, h.name + " is not installed", oneIDCost, "sudo apt-get install uidmap (Debian, Ubuntu), sudo dnf install shadow-utils (Fedora)"}), nil
+		if h.Path == "" {
+			return m.single(&Missing{CauseHelperMissing, h.name + " is not installed", oneIDCost, g.system.Helpers()}), nil
 		}
 	}
 	for _, s := range []struct {
@@ -75,12 +78,12 @@ func plan(g grants) (Map, error) {
 		ranges []Range
 	}{{g.uidFile, uids}, {g.gidFile, gids}} {
 		if n := total(s.ranges); n < lent {
-			return Map{}, &Error{Cause: CauseRangeTooSmall, Remedy: add,
+			return Map{}, &Error{Cause: CauseRangeTooSmall, Fix: add,
 				Message: fmt.Sprintf("range too small: %s gives %s %d ids, and a sandbox needs %d", s.file, name(g.user), n, lent)}
 		}
 	}
-	for _, h := range []helper{g.uidHelper, g.gidHelper} {
-		if err := h.power(g.noNewPrivs); err != nil {
+	for _, h := range []Helper{g.uidHelper, g.gidHelper} {
+		if err := h.power(g.noNewPrivs, g.system); err != nil {
 			return Map{}, err
 		}
 	}
@@ -94,14 +97,14 @@ func (m Map) single(why *Missing) Map {
 }
 
 // power checks that a helper can do more than whisk itself.
-func (h helper) power(noNewPrivs bool) error {
+func (h Helper) power(noNewPrivs bool, system remedy.System) error {
 	switch {
-	case !h.root && !h.caps:
-		return &Error{Cause: CauseHelperPowerless, Message: h.path + " is neither setuid root nor has file capabilities", Remedy: "sudo chmod u+s " + h.path}
-	case h.nosuid:
-		return &Error{Cause: CauseHelperPowerless, Message: h.path + " is on a file system mounted nosuid", Remedy: "sudo mount -o remount,suid the file system that holds " + h.path}
+	case !h.Setuid && !h.Caps:
+		return &Error{Cause: CauseHelperPowerless, Message: h.Path + " is neither setuid root nor has file capabilities", Fix: system.Setuid(h.Path)}
+	case h.NoSUID:
+		return &Error{Cause: CauseHelperPowerless, Message: h.Path + " is on a file system mounted nosuid", Fix: remedy.Fix{Line: "sudo mount -o remount,suid the file system that holds " + h.Path}}
 	case noNewPrivs:
-		return &Error{Cause: CauseHelperPowerless, Message: h.path + " has no power here: no_new_privs is set on this process", Remedy: "start whisk outside of the service or container that sets it (NoNewPrivileges=no)"}
+		return &Error{Cause: CauseHelperPowerless, Message: h.Path + " has no power here: no_new_privs is set on this process", Fix: remedy.Fix{Line: "start whisk outside of the service or container that sets it (NoNewPrivileges=no)"}}
 	}
 	return nil
 }
@@ -194,13 +197,13 @@ func covers(own []Range, base uint64) bool {
 	})
 }
 
-// above is a range for usermod(8) behind all that are given.
-func above(g grants) string {
+// above is the first id behind all that are given.
+func above(g grants) uint64 {
 	free := uint64(100000) // SUB_UID_MIN, login.defs(5)
 	for _, e := range slices.Concat(g.uidEntries, g.gidEntries) {
 		free = max(free, uint64(e.start)+uint64(e.size))
 	}
-	return fmt.Sprintf("%d-%d", free, free+lent-1)
+	return free
 }
 
 func name(u User) string {

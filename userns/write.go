@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/whisk-sandbox/whisk/remedy"
 )
 
 // write maps process pid: itself where it may (one id, or as root), else with newuidmap and newgidmap side by side.
@@ -17,20 +19,20 @@ func (m Map) write(ctx context.Context, pid int) error {
 	if m.Single {
 		// Before gid_map: whoever could drop a group could gain what the group is kept from.
 		if err := writeFile(dir+"setgroups", "deny"); err != nil {
-			return diagnose(stepMap, err)
+			return diagnose(StepMap, err)
 		}
 	}
 	if m.Single || os.Geteuid() == 0 {
 		for _, f := range []struct{ name, text string }{{"uid_map", lines(m.UIDs)}, {"gid_map", lines(m.GIDs)}} {
 			if err := writeFile(dir+f.name, f.text); err != nil {
-				return diagnose(stepMap, err)
+				return diagnose(StepMap, err)
 			}
 		}
 		return nil
 	}
 	uids := make(chan error, 1)
-	go func() { uids <- runHelper(ctx, "newuidmap", capSetUID, pid, m.UIDs) }()
-	err := runHelper(ctx, "newgidmap", capSetGID, pid, m.GIDs)
+	go func() { uids <- runHelper(ctx, "newuidmap", pid, m.UIDs) }()
+	err := runHelper(ctx, "newgidmap", pid, m.GIDs)
 	if other := <-uids; other != nil {
 		return other // both refuse for the same reason, if they do: one line says it
 	}
@@ -49,10 +51,10 @@ func writeFile(path, text string) error {
 
 // runHelper runs newuidmap or newgidmap. It is spelled out without os/exec, which costs a millisecond here: it
 // starts with a trial clone to learn about pidfds.
-func runHelper(ctx context.Context, name string, capability uint, pid int, ranges []Range) error {
-	h := look(name, capability)
-	if h.path == "" {
-		return &Error{Cause: CauseHelperMissing, Message: name + " is not installed", Remedy: "sudo apt-get install uidmap (Debian, Ubuntu), sudo dnf install shadow-utils (Fedora)"}
+func runHelper(ctx context.Context, name string, pid int, ranges []Range) error {
+	h := look(name)
+	if h.Path == "" {
+		return &Error{Cause: CauseHelperMissing, Message: name + " is not installed", Fix: remedy.Read(os.DirFS("/")).Helpers()}
 	}
 	argv := []string{name, strconv.Itoa(pid)}
 	for _, r := range ranges {
@@ -70,7 +72,7 @@ func runHelper(ctx context.Context, name string, capability uint, pid int, range
 		return fmt.Errorf("running %s: %w", name, err)
 	}
 	defer said.Close()
-	child, err := syscall.ForkExec(h.path, argv, &syscall.ProcAttr{
+	child, err := syscall.ForkExec(h.Path, argv, &syscall.ProcAttr{
 		Env:   []string{"PATH=/usr/bin:/bin", "LC_ALL=C"},
 		Files: []uintptr{null.Fd(), null.Fd(), says.Fd()},
 	})
@@ -108,8 +110,8 @@ func wait(pid int) (status syscall.WaitStatus, err error) {
 }
 
 // refused makes one line of what the helper said.
-func refused(h helper, name, args, said string) error {
-	if err := h.power(noNewPrivs()); err != nil {
+func refused(h Helper, name, args, said string) error {
+	if err := h.power(noNewPrivs(), remedy.Read(os.DirFS("/"))); err != nil {
 		return err
 	}
 	said = strings.Join(strings.Fields(strings.ReplaceAll(said, name+":", "")), " ")
@@ -118,7 +120,7 @@ func refused(h helper, name, args, said string) error {
 	}
 	e := &Error{Cause: CauseHelperRefused, Message: fmt.Sprintf("%s refused the map %s: %s", name, args, said)}
 	if strings.Contains(said, "not allowed") {
-		e.Remedy = "compare the map with what is granted: getsubids $USER; getsubids -g $USER"
+		e.Fix.Line = "compare the map with what is granted: getsubids $USER; getsubids -g $USER"
 	}
 	return e
 }

@@ -20,11 +20,13 @@ const module = "github.com/whisk-sandbox/whisk"
 func arrows() map[string][]string {
 	return map[string][]string{
 		".":                 {"cli", "config", "demo", "image", "launcher", "slirp", "userns"},
-		"cli":               {"config", "demo", "image", "launcher", "slirp", "userns"},
+		"cli":               {"config", "demo", "image", "launcher", "slirp", "userns", "doctor", "remedy"},
+		"doctor":            {"userns", "remedy"},
+		"remedy":            {},
 		"launcher":          {"config", "image", "slirp", "userns", "internal/wall"},
 		"image":             {"config", "internal/wall"},
 		"slirp":             {"config", "internal/wall"},
-		"userns":            {"config", "internal/wall"},
+		"userns":            {"config", "remedy", "internal/wall"},
 		"demo":              {"config"},
 		"config":            {},
 		"internal/gendocs":  {"cli"}, // runs at release time only
