@@ -21,7 +21,7 @@ func arrows() map[string][]string {
 	return map[string][]string{
 		".":                 {"cli", "config", "demo", "image", "launcher", "slirp", "userns"},
 		"cli":               {"config", "demo", "image", "launcher", "slirp", "userns", "doctor", "remedy"},
-		"doctor":            {"userns", "remedy"},
+		"doctor":            {"launcher", "userns", "remedy"},
 		"remedy":            {},
 		"launcher":          {"config", "image", "slirp", "userns", "internal/wall"},
 		"image":             {"config", "internal/wall"},
