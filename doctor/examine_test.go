@@ -25,9 +25,9 @@ func machine(files fstest.MapFS) View {
 	const uid = "1000"
 	manager := "sys/fs/cgroup/user.slice/user-" + uid + ".slice/user@" + uid + ".service/"
 	root := fstest.MapFS{
-		"etc/os-release": file("PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\n"),
-		"etc/subuid":     file("ann:100000:65536\n"),
-		"etc/subgid":     file("ann:100000:65536\n"),
+		"etc/os-release":                               file("PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\n"),
+		"etc/subuid":                                   file("ann:100000:65536\n"),
+		"etc/subgid":                                   file("ann:100000:65536\n"),
 		"proc/sys/user/max_user_namespaces":            file("63000\n"),
 		"proc/sys/net/ipv4/ping_group_range":           file("0\t2147483647\n"),
 		"proc/sys/net/ipv4/ip_unprivileged_port_start": file("80\n"),

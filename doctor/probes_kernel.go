@@ -179,12 +179,7 @@ func descriptors(v View) []Finding {
 	const name = "descriptors"
 	found := fmt.Sprintf("at most %d open", v.Descriptors)
 	if v.Descriptors < fewFiles {
-		user := who(v.User)
-		entry := user + " hard nofile 524288"
-		return []Finding{note(name, found, "many connections at once", remedy.Fix{
-			Line:   "echo '" + entry + "' | sudo tee /etc/security/limits.d/whisk.conf, and log in again",
-			Script: []string{"mkdir -p /etc/security/limits.d", "echo '" + entry + "' >/etc/security/limits.d/whisk.conf"},
-		})}
+		return []Finding{note(name, found, "many connections at once", v.system().Descriptors(who(v.User)))}
 	}
 	return []Finding{ok(name, found)}
 }
@@ -192,9 +187,7 @@ func descriptors(v View) []Finding {
 func clock(v View) []Finding {
 	const name = "clock"
 	if v.Now.Before(v.Built) {
-		return []Finding{note(name, v.Now.UTC().Format("2006-01-02 15:04")+" UTC, which is before whisk was installed", "registries' certificates are refused", remedy.Fix{
-			Line: "sudo timedatectl set-ntp true", Script: []string{"timedatectl set-ntp true"},
-		})}
+		return []Finding{note(name, v.Now.UTC().Format("2006-01-02 15:04")+" UTC, which is before whisk was installed", "registries' certificates are refused", v.system().Clock())}
 	}
 	return []Finding{ok(name, v.Now.UTC().Format("2006-01-02 15:04")+" UTC")}
 }

@@ -66,7 +66,14 @@ func subIDs(v View) []Finding {
 		}
 		f := note(thing, m.Why.What, m.Why.Cost, m.Why.Fix)
 		f.Cause = string(m.Why.Cause)
-		return []Finding{f}
+		all := []Finding{f}
+		if m.Why.Cause == userns.CauseNoRange && v.User.UID != 0 && !helpers(v) {
+			// The map's plan stops at the first thing that it lacks; whoever mends the one wants to know of the other.
+			f := note("id helpers", "newuidmap or newgidmap is not installed", "sub-ids, once there are some, without them", v.system().Helpers())
+			f.Cause = string(userns.CauseHelperMissing)
+			all = append(all, f)
+		}
+		return all
 	}
 	var ranges []string
 	for _, r := range m.UIDs[1:] {
@@ -84,6 +91,10 @@ func subIDs(v View) []Finding {
 		}
 	}
 	return all
+}
+
+func helpers(v View) bool {
+	return v.Machine.Helper != nil && v.Machine.Helper("newuidmap").Path != "" && v.Machine.Helper("newgidmap").Path != ""
 }
 
 func who(u userns.User) string {

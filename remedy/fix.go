@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Fix mends one thing. The zero value is a thing that nothing typed on this machine mends.
@@ -55,18 +56,40 @@ func (s System) SubIDs(user string, start, size uint64, users, groups bool) Fix 
 		entry := fmt.Sprintf("%s:%d:%d", user, start, size)
 		flags = append(flags, fmt.Sprintf("%s %d-%s", f.flag, start, last))
 		lines = append(lines, f.file)
-		script = append(script, fmt.Sprintf("grep -qxF %s %s 2>/dev/null || echo %[1]s >>%[2]s", quote(entry), f.file))
+		script = append(script, fmt.Sprintf("grep -qxFe %s %s 2>/dev/null || printf '%%s\\n' %[1]s >>%[2]s", quote(entry), f.file))
 	}
-	line := s.sudo() + "usermod " + strings.Join(flags, " ") + " " + user
+	line := s.sudo() + "usermod " + strings.Join(flags, " ") + " " + quote(user)
 	if s.Family == Alpine { // whose usermod, if it is there, is in a package of its own
-		line = fmt.Sprintf("echo %s:%d:%d | doas tee -a %s", user, start, size, strings.Join(lines, " "))
+		line = fmt.Sprintf("echo %s | doas tee -a %s", quote(fmt.Sprintf("%s:%d:%d", user, start, size)), strings.Join(lines, " "))
 	}
 	return Fix{Line: line, Script: script}
 }
 
-// Setuid gives a helper its power back.
-func (s System) Setuid(path string) Fix {
-	return Fix{Line: s.sudo() + "chmod u+s " + path, Script: []string{"chown root:root " + quote(path), "chmod u+s " + quote(path)}}
+// Setuid gives helpers their power back.
+func (s System) Setuid(paths ...string) Fix {
+	words := make([]string, 0, len(paths))
+	for _, p := range paths {
+		words = append(words, quote(p))
+	}
+	all := strings.Join(words, " ")
+	return Fix{Line: s.sudo() + "chmod u+s " + all, Script: []string{"chown root:root " + all, "chmod u+s " + all}}
+}
+
+// Descriptors raises how many files a user may have open, from the next login on.
+func (s System) Descriptors(user string) Fix {
+	const file = "/etc/security/limits.d/whisk.conf" // limits.conf(5)
+	entry := quote(user + " hard nofile 524288")
+	return Fix{Line: "echo " + entry + " | " + s.sudo() + "tee " + file + ", and log in again", Script: []string{
+		"mkdir -p /etc/security/limits.d", "printf '%s\\n' " + entry + " >" + file,
+	}}
+}
+
+// Clock sets the clock from the network.
+func (s System) Clock() Fix {
+	if s.Family == Alpine {
+		return Fix{Line: "doas setup-ntp busybox", Script: []string{"setup-ntp busybox"}}
+	}
+	return Fix{Line: s.sudo() + "timedatectl set-ntp true", Script: []string{"timedatectl set-ntp true"}}
 }
 
 // Modules loads kernel modules, now and at each boot.
@@ -81,7 +104,7 @@ func (s System) Modules(names ...string) Fix {
 
 // Linger lets a user's services go on after logout.
 func (s System) Linger(user string) Fix {
-	return Fix{Line: s.sudo() + "loginctl enable-linger " + user, Script: []string{"loginctl enable-linger " + quote(user)}}
+	return Fix{Line: s.sudo() + "loginctl enable-linger " + quote(user), Script: []string{"loginctl enable-linger " + quote(user)}}
 }
 
 // Delegate has systemd hand all controllers to its users' managers. It takes a new login.
@@ -126,7 +149,9 @@ func pattern(path string) string {
 	var b strings.Builder
 	b.WriteByte('"')
 	for _, r := range path {
-		if strings.ContainsRune(`\"*?[]{}^,@`, r) {
+		if r < ' ' || r == 0x7f {
+			r = '?' // which matches it; as it is, it could end the line or the script's document
+		} else if strings.ContainsRune(`\"*?[]{}^,@`, r) {
 			b.WriteByte('\\')
 		}
 		b.WriteRune(r)
@@ -168,12 +193,22 @@ setting() {
 		}
 		done[text] = true
 		body++
-		fmt.Fprintf(&b, "\n# %s\n%s\n", f.Line, text)
+		fmt.Fprintf(&b, "\n# %s\n%s\n", comment(f.Line), text)
 	}
 	if body == 0 {
 		b.WriteString("\n# Nothing on this machine is root's to mend.\n")
 	}
 	return b.String()
+}
+
+// comment keeps text on the line of a comment.
+func comment(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, text)
 }
 
 // quote makes one word of sh(1).

@@ -82,8 +82,17 @@ func plan(g grants) (Map, error) {
 				Message: fmt.Sprintf("range too small: %s gives %s %d ids, and a sandbox needs %d", s.file, name(g.user), n, lent)}
 		}
 	}
+	var weak []string
+	for _, h := range []Helper{g.uidHelper, g.gidHelper} {
+		if !h.Setuid && !h.Caps {
+			weak = append(weak, h.Path)
+		}
+	}
 	for _, h := range []Helper{g.uidHelper, g.gidHelper} {
 		if err := h.power(g.noNewPrivs, g.system); err != nil {
+			if weak != nil {
+				err.Fix = g.system.Setuid(weak...) // both at once, or the next run finds the other
+			}
 			return Map{}, err
 		}
 	}
@@ -97,7 +106,7 @@ func (m Map) single(why *Missing) Map {
 }
 
 // power checks that a helper can do more than whisk itself.
-func (h Helper) power(noNewPrivs bool, system remedy.System) error {
+func (h Helper) power(noNewPrivs bool, system remedy.System) *Error {
 	switch {
 	case !h.Setuid && !h.Caps:
 		return &Error{Cause: CauseHelperPowerless, Message: h.Path + " is neither setuid root nor has file capabilities", Fix: system.Setuid(h.Path)}
