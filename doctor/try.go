@@ -52,27 +52,27 @@ func word(err error) string {
 func (t *Tried) layers(dir string, single bool) {
 	top, err := os.MkdirTemp(dir, ".whisk-doctor-")
 	if err != nil {
-		t.Write = word(err)
+		t.Write = word(bare(err))
 		return
 	}
 	defer func() {
 		if err := os.RemoveAll(top); err != nil {
-			t.Write = word(err)
+			t.Write = word(bare(err))
 		}
 	}()
 	for _, name := range []string{"lower", "upper", "work", "merged"} {
 		if err := os.Mkdir(filepath.Join(top, name), 0o700); err != nil {
-			t.Write = word(err)
+			t.Write = word(bare(err))
 			return
 		}
 	}
 	file := filepath.Join(top, "lower", "file")
 	if err := os.WriteFile(file, []byte("lower"), 0o600); err != nil {
-		t.Write = word(err)
+		t.Write = word(bare(err))
 		return
 	}
 	if !single {
-		t.Owner = word(os.Chown(file, 1, 1))
+		t.Owner = word(bare(os.Chown(file, 1, 1)))
 	}
 	if err := unix.Setxattr(file, "user.overlay.whisk", []byte("y"), 0); err != nil {
 		t.Attr = word(&os.PathError{Op: "setxattr", Path: filepath.Base(file), Err: err})

@@ -12,6 +12,8 @@ import (
 
 	graphdriver "go.podman.io/storage/drivers"
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/remedy"
 )
 
 // Error is a fault that a person can act on.
@@ -74,24 +76,24 @@ func storeError(path, doing string, err error) error {
 	const elsewhere = "set XDG_DATA_HOME to a folder that you may write to"
 	var syntax *json.SyntaxError
 	var mismatch *json.UnmarshalTypeError
-	reason, remedy := "", ""
+	reason, mend := "", ""
 	switch {
 	case errors.Is(err, unix.EROFS):
-		reason, remedy = "its file system is read-only", elsewhere
+		reason, mend = "its file system is read-only", elsewhere
 	case errors.Is(err, unix.ENOSPC):
-		reason, remedy = "no space is left on its file system", "free some: whisk images, whisk rmi; or set XDG_DATA_HOME to another disk"
+		reason, mend = "no space is left on its file system", "free some: whisk images, whisk rmi; or set XDG_DATA_HOME to another disk"
 	case errors.Is(err, unix.EDQUOT):
-		reason, remedy = "your disk quota is used up", "free some: whisk images, whisk rmi; or set XDG_DATA_HOME to another disk"
+		reason, mend = "your disk quota is used up", "free some: whisk images, whisk rmi; or set XDG_DATA_HOME to another disk"
 	case errors.Is(err, fs.ErrPermission):
-		reason, remedy = "you may not write there: "+rootCause(err), elsewhere
+		reason, mend = "you may not write there: "+rootCause(err), elsewhere
 	case errors.Is(err, graphdriver.ErrIncompatibleFS), errors.Is(err, graphdriver.ErrNotSupported):
-		reason, remedy = "overlayfs cannot be laid over its file system: "+rootCause(err), "set XDG_DATA_HOME to a folder on ext4, xfs, btrfs or tmpfs"
+		reason, mend = "overlayfs cannot be laid over its file system: "+rootCause(err), remedy.Hint("set XDG_DATA_HOME to a folder on ext4, xfs, btrfs or tmpfs")
 	case errors.As(err, &syntax), errors.As(err, &mismatch), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EIO), errors.Is(err, unix.EUCLEAN), errors.Is(err, errDamaged):
-		reason, remedy = "it is damaged: "+rootCause(err), "move it away; images can be pulled again"
+		reason, mend = "it is damaged: "+rootCause(err), "move it away; images can be pulled again"
 	default:
 		return fmt.Errorf("%s image store %q: %w", doing, path, err)
 	}
-	return &Error{Message: fmt.Sprintf("image store %q: %s", path, reason), Remedy: remedy, Err: err}
+	return &Error{Message: fmt.Sprintf("image store %q: %s", path, reason), Remedy: mend, Err: err}
 }
 
 // errDamaged marks a store whose records name what is not there.
