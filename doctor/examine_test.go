@@ -137,6 +137,9 @@ func TestExamine(t *testing.T) {
 		"unknown":           {noHelpers(fstest.MapFS{"etc/os-release": nil}), false},
 		"nf-tables-missing": {with(machine(nothing), func(v *View) { v.Inside.Tables = "netlink receive: operation not supported" }), false},
 		"tproxy-missing":    {with(machine(nothing), func(v *View) { v.Inside.TProxy = "netlink receive: no such file or directory" }), false},
+		"isolate-missing": {with(machine(nothing), func(v *View) {
+			v.Inside.Ct, v.Inside.Reject = "netlink receive: no such file or directory", "netlink receive: no such file or directory"
+		}), false},
 		"nfs-home": {with(machine(nothing), func(v *View) {
 			v.Disk.Type, v.Inside.Owner, v.Inside.Overlay = 0x6969, "chown file: operation not permitted", "invalid argument"
 		}), true},

@@ -34,24 +34,30 @@ func tproxy(v View) []Finding {
 	if v.Inside == nil {
 		return nil
 	}
-	const lost = "connections are carried by a user-mode TCP, with the same behaviour and less speed"
-	var missing, modules []string
-	for _, t := range []struct{ thing, module, said string }{
-		{"nf_tables", "nf_tables", v.Inside.Tables},
-		{"tproxy", "nft_tproxy", v.Inside.TProxy},
-		{"socket", "nft_socket", v.Inside.Socket},
+	const slow, mixed = "a kernel's speed: a user-mode TCP carries connections", "isolate, and networks between sandboxes"
+	if v.Inside.Tables != "" {
+		return []Finding{note(name, v.Inside.Tables, slow+"; "+mixed,
+			v.system().Modules("nf_tables", "nft_tproxy", "nft_socket", "nft_ct", "nft_reject_inet"))}
+	}
+	var missing, modules, lost []string
+	for _, t := range []struct{ thing, module, lost, said string }{
+		{"tproxy", "nft_tproxy", slow, v.Inside.TProxy},
+		{"socket", "nft_socket", slow, v.Inside.Socket},
+		{"connection tracking", "nft_ct", mixed, v.Inside.Ct},
+		{"reject", "nft_reject_inet", mixed, v.Inside.Reject},
 	} {
-		if t.said != "" {
-			missing, modules = append(missing, t.thing+": "+t.said), append(modules, t.module)
+		if t.said == "" {
+			continue
+		}
+		missing, modules = append(missing, t.thing+": "+t.said), append(modules, t.module)
+		if !slices.Contains(lost, t.lost) {
+			lost = append(lost, t.lost)
 		}
 	}
-	if v.Inside.Tables != "" {
-		modules = []string{"nf_tables", "nft_tproxy", "nft_socket"}
-	}
 	if missing != nil {
-		return []Finding{note(name, strings.Join(missing, "; "), lost, v.system().Modules(modules...))}
+		return []Finding{note(name, strings.Join(missing, "; "), strings.Join(lost, "; "), v.system().Modules(modules...))}
 	}
-	return []Finding{ok(name, "with tproxy and socket expressions")}
+	return []Finding{ok(name, "with tproxy, socket, connection tracking and reject")}
 }
 
 // controllers are those that a sandbox's limits are held by.

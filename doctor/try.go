@@ -22,6 +22,8 @@ type Tried struct {
 	Tables  string `json:"tables,omitempty"`  // an nf_tables table and chain, in a network namespace of its own
 	TProxy  string `json:"tproxy,omitempty"`  // a rule with a tproxy statement
 	Socket  string `json:"socket,omitempty"`  // a rule with a socket expression
+	Ct      string `json:"ct,omitempty"`      // a rule with connection tracking, for --isolate
+	Reject  string `json:"reject,omitempty"`  // a rule with a reject statement, for --isolate
 	Store   string `json:"store,omitempty"`   // opening and listing the image store; not Try's, but its caller's
 	Images  int    `json:"images"`            // how many it has
 }
@@ -121,6 +123,8 @@ func (t *Tried) network() {
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
 		&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(1)},
 		&expr.TProxy{Family: unix.NFPROTO_IPV4, TableFamily: unix.NFPROTO_INET, RegPort: 1}))
+	t.Ct = word(addRule("ct", &expr.Ct{Register: 1, Key: expr.CtKeySTATE}))
+	t.Reject = word(addRule("reject", &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}))
 }
 
 // addRule makes a table with one rule, as slirp's transparent rules are made. It goes with the namespace.
