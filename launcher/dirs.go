@@ -93,14 +93,17 @@ func (d Dirs) Networks() string { return filepath.Join(d.Run, "networks") }
 // Network is the folder of one network: lock and control.sock.
 func (d Dirs) Network(name string) string { return filepath.Join(d.Networks(), name) }
 
-// Make creates the folders that every command needs, closed to others.
+// Make creates the folders that every command needs, closed to others. What it finds has been through Upgrade.
 func (d Dirs) Make() error {
 	for _, dir := range []string{d.Data, d.Run, d.Sandboxes(), d.Networks()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make whisk's folder: %w", err)
 		}
 	}
-	return nil
+	if n, err := d.layout(); err != nil || n == Layout {
+		return err
+	}
+	return writeJSON(d.layoutFile(), Layout, true)
 }
 
 // NewID returns 12 random hex digits.
