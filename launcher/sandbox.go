@@ -113,7 +113,7 @@ func Prepare(spec *Spec, o Options) (_ *Sandbox, err error) {
 		return nil, err
 	}
 	if s.maxID == 0 {
-		if err := s.do(func() (err error) { s.ids, err = answerIDCalls(); return err }); err != nil {
+		if err := s.do(func() (err error) { s.ids, err = answerIDCalls(r.Caps); return err }); err != nil {
 			return nil, err
 		}
 	}
@@ -383,6 +383,16 @@ func (s *Sandbox) reap() {
 // waitFor reaps a child and returns its exit code, 128+n for signal n.
 func waitFor(pid int) int {
 	var ws unix.WaitStatus
+	if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+		// wait4(2) would also take the stops of a process that is being moved, see drop.go.
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		for {
+			if _, err := unix.Poll(p, -1); err != unix.EINTR {
+				break
+			}
+		}
+		unix.Close(fd)
+	}
 	for {
 		_, err := unix.Wait4(pid, &ws, 0, nil)
 		if err == unix.EINTR {
