@@ -30,6 +30,7 @@ type stopped struct {
 	mask  [8]byte
 	at    uint64 // address of a system call instruction
 	until time.Time
+	execs bool // it may change its thread id
 }
 
 var errGone = errors.New("the process has died")
@@ -207,12 +208,15 @@ type held struct {
 // wait waits until the thread stops and leaves its state to be waited for: it may be our own child, whose end another
 // goroutine waits for. A thread that executes a program takes over the id of its process.
 func (s *stopped) wait() (status int, err error) {
-	const options = unix.WSTOPPED | unix.WEXITED | unix.WNOWAIT | unix.WNOHANG | unix.WALL
+	options := unix.WSTOPPED | unix.WEXITED | unix.WNOWAIT | unix.WALL
+	if s.execs { // nobody who waits for the old id would be told
+		options |= unix.WNOHANG
+	}
 	for nap := time.Duration(0); time.Now().Before(s.until); nap = min(nap+time.Microsecond, 200*time.Microsecond) {
 		unknown := 0
 		for _, id := range []int{s.tid, s.tgid} {
 			var h held
-			_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PID, uintptr(id), uintptr(unsafe.Pointer(&h)), options, 0, 0)
+			_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PID, uintptr(id), uintptr(unsafe.Pointer(&h)), uintptr(options), 0, 0)
 			const trapped = 4 // CLD_TRAPPED
 			switch {
 			case errno == unix.ECHILD:
@@ -265,9 +269,11 @@ func (c *idCalls) moveAtExec(n *idNotice, a asker, who newUser) (ok bool, err er
 	if err := unix.PtraceSetRegs(s.tid, &again); err != nil {
 		return false, s.abandon(err)
 	}
+	s.execs = true
 	if err := s.through(n.number, true); err != nil {
 		return false, s.abandon(err)
 	}
+	s.execs = false
 	if err := unix.PtraceGetRegs(s.tid, &s.regs); err != nil {
 		return false, s.abandon(err)
 	}
