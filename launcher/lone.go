@@ -33,7 +33,7 @@ func (s *Sandbox) identify(user string) (*identity, error) {
 // lone is the user namespace of a program of a sandbox with one id. The zero value stands for the keeper's own.
 type lone struct {
 	uid, gid int
-	join     int // descriptor of one that is there, 10 or higher; 0: none
+	join     int // pidfd of a process that is in it, 10 or higher; 0: none
 }
 
 // loneFor plans the namespace for a user: the app's where it has that user's number, else a new one.
@@ -79,13 +79,17 @@ func (l lone) makeScript(p *script) {
 // idMap is the line of uid_map or gid_map that gives id 0 of the keeper's namespace another number.
 func idMap(id int) string { return fmt.Sprintf("%d 0 1\n", id) }
 
-// keepLone remembers the app's user namespace for later commands. One that cannot be opened is made again for each.
-func (s *Sandbox) keepLone() {
-	who, err := s.identify("")
-	if s.maxID != 0 || err != nil || who.uid == 0 && who.gid == 0 {
+// keepLone keeps the app's namespace for later commands, by a handle of the app. Without, each gets one of its own.
+func (s *Sandbox) keepLone(who *identity) {
+	if s.maxID != 0 || who.uid == 0 && who.gid == 0 {
 		return
 	}
-	if f, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", s.app)); err == nil {
-		s.lone = f
+	s.app.mu.Lock()
+	defer s.app.mu.Unlock()
+	if s.app.fd < 0 {
+		return
+	}
+	if fd, err := unix.FcntlInt(uintptr(s.app.fd), unix.F_DUPFD_CLOEXEC, 10); err == nil {
+		s.lone = os.NewFile(uintptr(fd), "app")
 	}
 }
