@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -86,6 +87,9 @@ func (w *watch) leaks() []string {
 	return left
 }
 
+// sharedFolder is for the networks of the usual store, or of one that config.toml names.
+var sharedFolder = regexp.MustCompile("^whisk(-[0-9a-f]{8})?(/networks)?$")
+
 // files names what is left in the runtime directory, but for the folders that all networks share.
 func (w *watch) files() []string {
 	var left []string
@@ -96,7 +100,7 @@ func (w *watch) files() []string {
 			return nil
 		case err != nil:
 			return err
-		case rel != "." && rel != "whisk" && rel != "whisk/networks":
+		case rel != "." && !sharedFolder.MatchString(rel):
 			left = append(left, "runtime file: "+rel)
 		}
 		return nil
@@ -194,7 +198,7 @@ func (w *watch) remove() {
 func (w *watch) logs() string {
 	var b strings.Builder
 	logs, _ := filepath.Glob(filepath.Join(w.work, "home/.local/share/whisk/sandboxes/*/log"))
-	keepers, _ := filepath.Glob(filepath.Join(w.run, "whisk/networks/*/log"))
+	keepers, _ := filepath.Glob(filepath.Join(w.run, "whisk*/networks/*/log"))
 	for _, name := range append(logs, keepers...) {
 		text, err := os.ReadFile(name)
 		if err != nil {

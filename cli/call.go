@@ -65,7 +65,8 @@ func (c *call) main(ctx context.Context) int {
 }
 
 func (c *call) dispatch(ctx context.Context) error {
-	cmd, help, err := parse(c.args)
+	user, uerr := c.user()
+	cmd, help, err := parse(c.args, settings(user))
 	if err != nil {
 		return err
 	}
@@ -73,11 +74,14 @@ func (c *call) dispatch(ctx context.Context) error {
 		_, err := c.out.WriteString(help)
 		return err
 	}
+	if _, ok := cmd.(*versionCmd); uerr != nil && !ok {
+		return uerr
+	}
 	if c.dir, err = os.Getwd(); err != nil {
 		return fmt.Errorf("find working directory: %w", err)
 	}
 	if c.dirs == (launcher.Dirs{}) {
-		if c.dirs, err = launcher.FindDirs(c.getenv, os.Getuid()); err != nil {
+		if c.dirs, err = launcher.FindDirs(c.getenv, os.Getuid(), user.Store); err != nil {
 			return err
 		}
 	}

@@ -55,7 +55,7 @@ func TestFaultsAreOneLineAndAHint(t *testing.T) {
 		{"run", "whisk: an image is missing\nhint: whisk run --help\n"},
 		{"run --memory", "whisk: --memory: a value is missing\nhint: whisk run --help\n"},
 		{"run -it img", "whisk: -i and -t: standard input is not a terminal\nhint: leave out -t\n"},
-		{"run --detach-keys ctrl-1 img", "whisk: --detach-keys: detach key \"ctrl-1\" is neither one character nor ctrl- and a letter or one of @[\\]^_\n"},
+		{"run --detach-keys ctrl-1 img", "whisk: --detach-keys: detach key \"ctrl-1\": want a character, or ctrl- and one of a-z @ [ \\ ] ^ _, joined by commas\n"},
 		{"exec", "whisk: a sandbox is missing\nhint: whisk exec --help\n"},
 		{"exec web", "whisk: a command is missing\nhint: whisk exec -it web sh\n"},
 		{"exec web ls", "whisk: no sandbox \"web\"\nhint: whisk ps -a\n"},

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"os"
 	"slices"
 
 	"github.com/whisk-sandbox/whisk/config"
@@ -17,7 +16,7 @@ func (c *call) guard(specs ...*launcher.Spec) error {
 		return nil
 	}
 	home := c.getenv("HOME")
-	user, err := config.LoadUser(config.UserFile(os.LookupEnv, home), config.LoadOptions{LookupEnv: os.LookupEnv, Home: home})
+	user, err := c.user()
 	if err != nil {
 		return err
 	}

@@ -63,8 +63,7 @@ type root struct {
 // Model is the parser of the whole command line, for completions, man pages and the reference.
 func Model() (*kong.Kong, error) { return model(commands()) }
 
-func model(entries []entry) (*kong.Kong, error) {
-	options := make([]kong.Option, 0, len(entries)+3)
+func model(entries []entry, options ...kong.Option) (*kong.Kong, error) {
 	options = append(options, kong.Name("whisk"), kong.NoDefaultHelp(),
 		kong.Description("Run apps from container images as yourself: no root, no daemon."))
 	for _, e := range entries {
@@ -77,9 +76,9 @@ func model(entries []entry) (*kong.Kong, error) {
 	return k, nil
 }
 
-// parse finds the command that args call and fills in its flags. It returns either the command or the help that was
-// asked for.
-func parse(args []string) (cmd command, help string, err error) {
+// parse finds the command that args call and fills in its flags, those not given from settings. It returns either the
+// command or the help that was asked for.
+func parse(args []string, settings kong.Resolver) (cmd command, help string, err error) {
 	all := commands()
 	if len(args) == 0 || args[0] == "--help" || args[0] == "-h" || args[0] == "help" && len(args) == 1 {
 		return nil, overview(all), nil
@@ -99,15 +98,15 @@ func parse(args []string) (cmd command, help string, err error) {
 	if called == nil {
 		return nil, "", unknownCommand(all, args[0])
 	}
-	if cmd, ok := parseThin(called[0], args[1:]); ok {
+	if cmd, ok := parseThin(called[0], args[1:], settings); ok {
 		return cmd, "", nil
 	}
-	return parseWhole(called, args)
+	return parseWhole(called, args, settings)
 }
 
 // parseWhole is parse with the whole model of the command that is called.
-func parseWhole(called []entry, args []string) (cmd command, help string, err error) {
-	k, err := model(called)
+func parseWhole(called []entry, args []string, settings kong.Resolver) (cmd command, help string, err error) {
+	k, err := model(called, kong.Resolvers(settings))
 	if err != nil {
 		return nil, "", err
 	}

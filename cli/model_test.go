@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/whisk-sandbox/whisk/config"
 )
 
 // BenchmarkParse is part of the time of every start of a sandbox: some tens of microseconds are what it may cost.
@@ -17,7 +19,7 @@ func BenchmarkParse(b *testing.B) {
 	args := []string{"run", "--rm", "-it", "-p", "8080:80", "-v", ".:/src", "busybox", "true"}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := parse(args); err != nil {
+		if _, _, err := parse(args, settings(&config.User{})); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -58,7 +60,7 @@ func TestEveryCommandRunsAndHasHelp(t *testing.T) {
 		if _, ok := node.Target.Addr().Interface().(command); !ok {
 			t.Errorf("%s: is not a command", path)
 		}
-		_, help, err := parse(append(strings.Fields(path), "--help"))
+		_, help, err := parse(append(strings.Fields(path), "--help"), settings(&config.User{}))
 		if err != nil {
 			t.Errorf("%s --help: %v", path, err)
 		}
@@ -116,8 +118,8 @@ func TestThinModelReadsTheSame(t *testing.T) {
 						args = append(args, "word")
 					}
 				}
-				thin, ok := parseThin(e[0], args)
-				whole, _, err := parseWhole(e, append([]string{path}, args...))
+				thin, ok := parseThin(e[0], args, settings(&config.User{}))
+				whole, _, err := parseWhole(e, append([]string{path}, args...), settings(&config.User{}))
 				if err != nil || !ok {
 					t.Errorf("%s %v: thin model: %v, whole model: %v", path, args, ok, err)
 					continue

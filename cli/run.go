@@ -13,7 +13,6 @@ import (
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/launcher/keeper"
-	"github.com/whisk-sandbox/whisk/launcher/terminal"
 )
 
 type runCmd struct {
@@ -56,7 +55,7 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 	if lost := launcher.LostLimits(&spec.App); lost != "" && spec.BestEffort {
 		c.warn(lost + "; going on without")
 	}
-	keys, err := terminal.ParseDetachKeys(r.DetachKeys)
+	keys, err := config.ParseDetachKeys(r.DetachKeys)
 	if err != nil {
 		return flagFault("--detach-keys", err)
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/whisk-sandbox/whisk/config"
 )
 
 // at is where the command lines of these tests are typed.
@@ -51,7 +53,7 @@ func TestSpecOfFlags(t *testing.T) {
 		"run --security-opt no-new-privileges:false --security-opt seccomp=/etc/profile.json --platform linux/arm64 busybox",
 		"run --rm host -- make -C /src",
 	} {
-		cmd, _, err := parse(strings.Fields(line))
+		cmd, _, err := parse(strings.Fields(line), settings(&config.User{}))
 		if err != nil {
 			t.Errorf("%s: %v", line, err)
 			continue
@@ -169,7 +171,7 @@ func TestFlagsThatAreRefused(t *testing.T) {
 		{"run --restart always --rm img", "--restart and --rm exclude each other"},
 	} {
 		t.Run(c.in, func(t *testing.T) {
-			cmd, _, err := parse(strings.Fields(c.in))
+			cmd, _, err := parse(strings.Fields(c.in), settings(&config.User{}))
 			if err == nil {
 				run, ok := cmd.(*runCmd)
 				if !ok {

@@ -26,12 +26,6 @@ func (c *call) loadProject(file string) (*config.Project, error) {
 	return config.Load(file, config.LoadOptions{LookupEnv: os.LookupEnv, Home: c.getenv("HOME"), Egress: user.Egress})
 }
 
-// user reads the user's own config.toml.
-func (c *call) user() (*config.User, error) {
-	home := c.getenv("HOME")
-	return config.LoadUser(config.UserFile(os.LookupEnv, home), config.LoadOptions{LookupEnv: os.LookupEnv, Home: home})
-}
-
 // projectName is the project whose apps a bare name means first: that of file, or of the working directory, if any.
 // A whisk.toml nearby that is broken must not keep other sandboxes from being stopped; one that was asked for must
 // be whole.

@@ -11,7 +11,7 @@ import (
 // parseThin is parse for the usual case, by a model of only those flags that are typed: kong takes 20 µs to read the
 // tags of one flag, so run's forty would cost a fifteenth of the time in which a sandbox is up. It returns false for
 // all that is not usual (help, a fault, subcommands), which parse then looks at with the whole model.
-func parseThin(e entry, args []string) (command, bool) {
+func parseThin(e entry, args []string, settings kong.Resolver) (command, bool) {
 	cmd, ok := e.make().(command)
 	if !ok {
 		return nil, false
@@ -23,7 +23,7 @@ func parseThin(e entry, args []string) (command, bool) {
 		plain[i] = reflect.StructField{Name: f.Name, Type: f.Type, Tag: f.Tag}
 	}
 	thin := reflect.New(reflect.StructOf(plain))
-	k, err := kong.New(&struct{}{}, kong.Name("whisk"), kong.NoDefaultHelp(), kong.DynamicCommand(e.name, "", "", thin.Interface()))
+	k, err := kong.New(&struct{}{}, kong.Name("whisk"), kong.NoDefaultHelp(), kong.Resolvers(settings), kong.DynamicCommand(e.name, "", "", thin.Interface()))
 	if err != nil {
 		return nil, false
 	}

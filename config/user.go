@@ -12,16 +12,14 @@ import (
 
 // User is the user's own config.toml: what holds for every project. A zero field means the default.
 type User struct {
-	Store      string // absolute folder of images, volumes and records; default $XDG_DATA_HOME/whisk
-	DetachKeys string // as ParseDetachKeys reads them; default DefaultDetachKeys
+	Store string // absolute folder of images, volumes and records; default $XDG_DATA_HOME/whisk
+	// DetachKeys are as ParseDetachKeys reads them; nil: those of docker and podman, ctrl-p,ctrl-q.
+	DetachKeys *string
 	Pull       string // when run and up fetch images: "missing" (default), "always" or "never"
 	Egress     string // what sandboxes may reach where whisk.toml and flags say nothing, as ParseEgress reads it; default "all"
 	// Secrets are absolute paths that no mount of a folder above shows; nil: DefaultSecrets.
 	Secrets []string
 }
-
-// DefaultDetachKeys leave an attached sandbox running, as docker's and podman's.
-const DefaultDetachKeys = "ctrl-p,ctrl-q"
 
 // UserFile returns the path of the user's config.toml: $XDG_CONFIG_HOME/whisk/config.toml, or below home/.config where
 // that is unset or, against the XDG base directory specification, not absolute. It is "" without either.
@@ -74,9 +72,9 @@ func userKeys() []key[User] {
 			}, &u.Store, unstable.String)
 		}},
 		{"detach_keys", func(d *decoder, n *node, u *User) {
-			parsed(d, n, "detach_keys", "a string", func(s string) (string, error) {
+			parsed(d, n, "detach_keys", "a string", func(s string) (*string, error) {
 				_, err := ParseDetachKeys(s)
-				return s, err
+				return &s, err
 			}, &u.DetachKeys, unstable.String)
 		}},
 		{"pull", func(d *decoder, n *node, u *User) {

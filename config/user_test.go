@@ -23,7 +23,7 @@ func TestLoadUser(t *testing.T) {
 		}
 	}
 	put("store = '~/big/whisk'\ndetach_keys = 'ctrl-x'\npull = 'never'\negress = 'none'\n")
-	if got, err := LoadUser(path, opts); err != nil || !reflect.DeepEqual(*got, User{Store: "/home/user/big/whisk", DetachKeys: "ctrl-x", Pull: "never", Egress: "none"}) {
+	if got, err := LoadUser(path, opts); err != nil || !reflect.DeepEqual(*got, User{Store: "/home/user/big/whisk", DetachKeys: new("ctrl-x"), Pull: "never", Egress: "none"}) {
 		t.Errorf("a full file is %+v, %v", got, err)
 	}
 	put("stor = 1\nstore = 'x'\ndetach_keys = 'ctrl'\npull = 'newer'\negress = true\n")

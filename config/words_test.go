@@ -285,7 +285,7 @@ func TestParsePlatformUserWorkdir(t *testing.T) {
 }
 
 func TestParseDetachKeys(t *testing.T) {
-	for in, want := range map[string][]byte{"": nil, DefaultDetachKeys: {16, 17}, "a,ctrl-@": {'a', 0}, "ctrl-A": {1}, "ctrl-[": {27}} {
+	for in, want := range map[string][]byte{"": nil, "ctrl-p,ctrl-q": {16, 17}, "a,ctrl-@": {'a', 0}, "ctrl-A": {1}, "ctrl-[": {27}} {
 		if got, err := ParseDetachKeys(in); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%q is %v, %v; want %v", in, got, err, want)
 		}

@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,17 +19,22 @@ type Dirs struct {
 	Run  string // of this login: $XDG_RUNTIME_DIR/whisk: networks
 }
 
-// FindDirs reads the XDG Base Directory variables through getenv and applies their defaults. Where no runtime
+// FindDirs reads the XDG Base Directory variables through getenv and applies their defaults; store, if not "", is the
+// data folder itself, and has networks of its own, since what runs in them is recorded in it. Where no runtime
 // directory is set, /run/user/UID serves if it is there, else whisk-UID below the directory for temporary files,
 // which must be this user's own and closed to others.
-func FindDirs(getenv func(string) string, uid int) (Dirs, error) {
-	data := getenv("XDG_DATA_HOME")
-	if !filepath.IsAbs(data) {
+func FindDirs(getenv func(string) string, uid int, store string) (Dirs, error) {
+	data, name := filepath.Join(getenv("XDG_DATA_HOME"), "whisk"), "whisk"
+	switch {
+	case store != "":
+		sum := sha256.Sum256([]byte(store))
+		data, name = store, "whisk-"+hex.EncodeToString(sum[:4])
+	case !filepath.IsAbs(data):
 		home := getenv("HOME")
 		if !filepath.IsAbs(home) {
 			return Dirs{}, &Error{Message: "cannot tell where to keep images: neither XDG_DATA_HOME nor HOME is an absolute path", Hint: "export HOME=/home/you", Exit: ExitWhisk}
 		}
-		data = filepath.Join(home, ".local/share")
+		data = filepath.Join(home, ".local/share/whisk")
 	}
 	run := getenv("XDG_RUNTIME_DIR")
 	if !filepath.IsAbs(run) {
@@ -40,7 +46,7 @@ func FindDirs(getenv func(string) string, uid int) (Dirs, error) {
 			}
 		}
 	}
-	return Dirs{Data: filepath.Join(data, "whisk"), Run: filepath.Join(run, "whisk")}, nil
+	return Dirs{Data: data, Run: filepath.Join(run, name)}, nil
 }
 
 // privateDir makes a folder in a place that others may write to, and refuses one that somebody else made.

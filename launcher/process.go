@@ -1,7 +1,6 @@
 package launcher
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -179,20 +178,25 @@ func rootScript(s *script, rootfd, rules int, r *rights.Rights, limits []rlimit,
 
 // born is what a child of the sandbox's thread is to become.
 type born struct {
-	flags uintptr       // for clone(2)
-	stdio *[3]*os.File  // nil for init, which has none
-	root  func(*script) // comes first, while the keeper's descriptors are still open; nil: nothing
-	app   func(*script) // comes last and executes; nil for init
-	name  string        // of the program, for an error
+	flags  uintptr       // for clone(2)
+	stdio  *[3]*os.File  // nil for init, which has none
+	root   func(*script) // comes first, while the keeper's descriptors are still open; nil: nothing
+	app    func(*script) // comes last and executes; nil for init
+	appPID int32         // for init
+	told   int           // for init: the pipe to tell on
+	name   string        // of the program, for an error
+	// orphan makes process 1 of the pid namespace its parent; tid is as for forkOrphan.
+	orphan bool
+	tid    int32
 }
 
-// birth forks a child on the calling thread, waits until it has executed its program or is ready as init, and returns
-// its pid.
-func birth(b born) (int, error) {
+// birth forks a child on the calling thread and waits until it has executed its program or is ready as init. It returns
+// the child's pid, an orphan's as its own pid namespace counts, and a handle, which the caller must close.
+func birth(b born) (pid int, h *handle, err error) {
 	var sync, start [2]int
 	for _, p := range []*[2]int{&sync, &start} {
 		if err := highPipe(p); err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		defer closeFD(&p[0])
 		defer closeFD(&p[1])
@@ -202,7 +206,7 @@ func birth(b born) (int, error) {
 		for i, file := range b.stdio {
 			fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 10)
 			if err != nil {
-				return 0, fmt.Errorf("duplicate standard stream: %w", err)
+				return 0, nil, fmt.Errorf("duplicate standard stream: %w", err)
 			}
 			defer unix.Close(fd)
 			fds[i] = fd
@@ -212,7 +216,9 @@ func birth(b born) (int, error) {
 	defer s.release()
 	// Reports must find their descriptor from the first call on.
 	s.add("set sync pipe", mayFail, unix.SYS_DUP3, sync[1], syncFD, unix.O_CLOEXEC)
-	s.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
+	if !b.orphan { // which dies with process 1, and whose parent ends at once
+		s.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
+	}
 	s.add("close start pipe", mustWork, unix.SYS_CLOSE, start[1])
 	s.add("wait for the keeper", oneByte, unix.SYS_READ, start[0], new([1]byte), 1)
 	// Until it executes, it is a copy of the keeper, whose memory is nobody's business in the sandbox.
@@ -221,37 +227,63 @@ func birth(b born) (int, error) {
 		b.root(&s)
 	}
 	if b.app == nil {
+		s.add("set pipe to tell on", mustWork, unix.SYS_DUP3, b.told, toldFD, unix.O_CLOEXEC)
 		// The rest, and with it the sync pipe, last of all.
-		s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, syncFD+1, uintptr(^uint32(0)), 0)
+		s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, toldFD+1, uintptr(^uint32(0)), 0)
 		s.add("name init", mayFail, unix.SYS_PRCTL, unix.PR_SET_NAME, "whisk-init")
 		addCaps(&s, 1<<unix.CAP_KILL)
 	} else {
 		streamsScript(&s, fds)
 		b.app(&s)
 	}
-	f := &family{calls: s.calls, init: b.app == nil, flags: b.flags}
-	pid, errno := f.fork()
-	if errno != 0 {
-		return 0, fmt.Errorf("fork: %w", errno)
+	f := &family{calls: s.calls, init: b.app == nil, flags: b.flags, app: b.appPID}
+	if pid, h, err = f.begin(b); err != nil {
+		return 0, nil, err
 	}
+	defer func() {
+		if err != nil {
+			h.close()
+		}
+	}()
 	closeFD(&sync[1])
 	closeFD(&start[0])
 	if _, err := unix.Write(start[1], []byte{1}); err != nil && err != unix.EPIPE {
-		return 0, fmt.Errorf("release child: %w", err)
+		return 0, h, fmt.Errorf("release child: %w", err)
 	}
 	var r report
 	n, err := readFull(sync[0], (*[unsafe.Sizeof(r)]byte)(unsafe.Pointer(&r))[:])
 	if err != nil {
-		return 0, fmt.Errorf("wait for child: %w", err)
+		return 0, h, fmt.Errorf("wait for child: %w", err)
 	}
 	if n == 0 {
-		return pid, nil
+		return pid, h, nil
 	}
-	_, _ = unix.Wait4(pid, nil, 0, nil)
+	if !b.orphan {
+		_ = waitFor(pid)
+	}
 	if n != int(unsafe.Sizeof(r)) || int(r.Index) >= len(f.calls) {
-		return 0, errors.New("the child of the keeper died while it started")
+		return 0, h, errDiedEarly
 	}
-	return 0, startError(f.calls[r.Index], unix.Errno(r.Errno), b.name)
+	return 0, h, startError(f.calls[r.Index], unix.Errno(r.Errno), b.name)
+}
+
+// begin forks the child in the way that b asks for.
+func (f *family) begin(b born) (int, *handle, error) {
+	if b.orphan {
+		pid, fd, err := f.forkOrphan(b.tid)
+		return pid, &handle{fd: fd}, err
+	}
+	pid, errno := f.fork()
+	if errno != 0 {
+		return 0, nil, fmt.Errorf("fork: %w", errno)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		_ = waitFor(pid)
+		return 0, nil, fmt.Errorf("open child: %w", err)
+	}
+	return pid, &handle{fd: fd}, nil
 }
 
 // startError words a failure of a child.

@@ -46,10 +46,12 @@ func (k *kernelTCP) syn(ip []byte) {
 	k.flows.gate.answer(p.ip)
 }
 
-// segment answers what belongs to no connection any more, as the destination's kernel would.
+// segment answers what belongs to no connection any more, as the destination's kernel would. Linux can miss a socket for
+// the moment in which one that is connected takes the place of its request: what comes for a flow that is there is
+// lost, not answered, and the app's kernel sends it again.
 func (k *kernelTCP) segment(ip []byte) {
 	p, err := parsePacket(ip)
-	if err == nil {
+	if err == nil && !k.flows.has(p.flow) {
 		k.flows.gate.answer(strayReset(p))
 	}
 }

@@ -41,24 +41,30 @@ func newGate(ctx context.Context, log *slog.Logger, up *uplink, names *names, su
 
 // run reads packets until the uplink is told to stop.
 func (g *gate) run() {
-	buf := make([]byte, maxFrame)
+	b, err := newBatch()
+	if err != nil {
+		g.log.Error("network has no uplink", "err", err)
+		return
+	}
+	defer b.close()
 	for {
-		b, err := g.up.read(buf)
+		n, err := g.up.read(b)
 		if err != nil {
 			if g.ctx.Err() == nil {
 				g.log.Error("network lost its uplink", "err", err)
 			}
 			return
 		}
-		p, err := parsePacket(b)
-		if err != nil {
-			continue // nothing that could be answered
+		for i := range n {
+			if p, err := parsePacket(b.packet(i)); err == nil { // else there is nothing that could be answered
+				g.handle(p)
+			}
 		}
-		g.handle(p)
+		g.udp.flush()
 	}
 }
 
-// handle takes one packet; its bytes are the reader's again when it returns.
+// handle takes one packet; its bytes are the reader's again when it returns, those of a datagram after udpFlows.flush.
 func (g *gate) handle(p packet) {
 	switch p.proto {
 	case protoTCP:

@@ -13,6 +13,7 @@ type session struct {
 	used    atomic.Int64 // unix nanoseconds of the last packet either way
 	replied atomic.Bool
 	log     *openFlow // nil: of no interest
+	alone   bool      // datagrams are sent one by one; the uplink's reader's
 }
 
 func newSession(c socket) *session {

@@ -237,6 +237,13 @@ func (t *tcpFlows) join(key flow, app halfCloser) bool {
 	}
 }
 
+// has reports whether a connection is being made or relayed.
+func (t *tcpFlows) has(key flow) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.flows[key] != nil
+}
+
 func (t *tcpFlows) forget(key flow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

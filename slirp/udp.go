@@ -27,6 +27,7 @@ type udpFlows struct {
 	gate    *gate
 	buffers datagrams
 	flows   *sessions[flow]
+	next    train // of the uplink's reader
 }
 
 func (u *udpFlows) init(g *gate) {
@@ -57,13 +58,43 @@ func (u *udpFlows) datagram(p packet) {
 		f := p.flow
 		u.gate.wg.Go(func() { u.receive(f, s) })
 	}
-	s.touch()
-	n, err := s.conn.Write(p.transport[header.UDPMinimumSize:])
-	if err != nil {
-		u.refuse(p, err)
-		s.log.fail(err)
+	if !u.next.add(s, p) {
+		u.flush()
+		u.next.add(s, p)
 	}
-	s.log.count(int64(n), 0)
+}
+
+// flush sends what datagram has put together.
+func (u *udpFlows) flush() {
+	t := &u.next
+	packets := t.packets
+	if len(packets) == 0 {
+		return
+	}
+	s := t.session
+	s.touch()
+	if len(packets) > 1 {
+		switch err := t.send(); {
+		case err == nil:
+			s.log.count(int64(t.bytes), 0)
+			packets = nil
+		case cannotSend(err):
+			s.alone = true
+		default: // of a datagram before, or of the first of these
+			u.refuse(packets[0], err)
+			s.log.fail(err)
+			packets = packets[1:]
+		}
+	}
+	for _, p := range packets {
+		n, err := s.conn.Write(p.transport[header.UDPMinimumSize:])
+		if err != nil {
+			u.refuse(p, err)
+			s.log.fail(err)
+		}
+		s.log.count(int64(n), 0)
+	}
+	*t = train{packets: t.packets[:0]}
 }
 
 // receive carries the answers of one flow back.

@@ -2,9 +2,7 @@ package slirp
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"syscall"
 	"time"
@@ -78,24 +76,6 @@ func (u *uplink) close() { u.file.Close() }
 // stopReading ends read, but lets what still has to be said be written.
 func (u *uplink) stopReading() {
 	_ = u.file.SetReadDeadline(time.Unix(1, 0)) // fails on a closed file only
-}
-
-// read returns the next IP packet, in a part of buf, which has maxFrame bytes. The error is final.
-func (u *uplink) read(buf []byte) ([]byte, error) {
-	for {
-		n, err := u.file.Read(buf)
-		switch {
-		case errors.Is(err, os.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, net.ErrClosed
-		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENETDOWN):
-			continue // one packet that the header cannot describe, or the link just going up or down
-		case err != nil:
-			return nil, fmt.Errorf("reading the uplink: %w", err)
-		}
-		if n > frameHeader {
-			return buf[frameHeader:n], nil
-		}
-	}
 }
 
 // offload says what the kernel still has to do to a packet.

@@ -200,6 +200,9 @@ var world = sync.OnceValues(func() (int, error) {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return 0, err
 	}
+	if err := skipDAD(); err != nil {
+		return 0, err
+	}
 	result := make(chan error, 1)
 	var fd int
 	go func() {
@@ -215,6 +218,10 @@ var world = sync.OnceValues(func() (int, error) {
 		}
 		fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
+			result <- err
+			return
+		}
+		if err = skipDAD(); err != nil {
 			result <- err
 			return
 		}
@@ -257,6 +264,12 @@ var world = sync.OnceValues(func() (int, error) {
 	}
 	return fd, os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0)
 })
+
+// skipDAD has links that are made in the calling thread's namespace use their link-local addresses at once: without one,
+// a router asks for no neighbour (RFC 4861).
+func skipDAD() error {
+	return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
+}
 
 func setUp(name string, addrs ...string) error {
 	l, err := netlink.LinkByName(name)

@@ -28,6 +28,7 @@ func arrows() map[string][]string {
 		"demo":              {"config"},
 		"config":            {},
 		"internal/gendocs":  {"cli"}, // runs at release time only
+		"internal/sbom":     {},      // at release time
 		"internal/glance":   {},      // for make demo
 		"internal/attacks":  {},
 		"internal/imports":  {},

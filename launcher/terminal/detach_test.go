@@ -5,31 +5,6 @@ import (
 	"testing"
 )
 
-func TestParseDetachKeys(t *testing.T) {
-	for _, c := range []struct{ in, want, err string }{
-		{in: "ctrl-p,ctrl-q", want: "\x10\x11"},
-		{in: "ctrl-P", want: "\x10"},
-		{in: "a,b", want: "ab"},
-		{in: "ctrl-@,ctrl-[,ctrl-\\,ctrl-],ctrl-^,ctrl-_", want: "\x00\x1b\x1c\x1d\x1e\x1f"},
-		{in: "", want: ""},
-		{in: "ctrl-1", err: `detach key "ctrl-1"`},
-		{in: "ctrl-", err: `detach key "ctrl-"`},
-		{in: "ab", err: `detach key "ab"`},
-		{in: "a,", err: `detach key ""`},
-	} {
-		got, err := ParseDetachKeys(c.in)
-		if c.err != "" {
-			if err == nil || !strings.Contains(err.Error(), c.err) {
-				t.Errorf("%q: got error %v, want %q", c.in, err, c.err)
-			}
-			continue
-		}
-		if err != nil || string(got) != c.want {
-			t.Errorf("%q: got %q, %v, want %q", c.in, got, err, c.want)
-		}
-	}
-}
-
 func TestMatcher(t *testing.T) {
 	for _, c := range []struct {
 		name, keys string

@@ -28,7 +28,7 @@ const leftover = 128 << 10
 type Options struct {
 	In         *os.File // the caller's input; nil: the app is given none
 	Out        *os.File // the caller's output
-	DetachKeys []byte   // from ParseDetachKeys; empty: nothing detaches
+	DetachKeys []byte   // from config.ParseDetachKeys; empty: nothing detaches
 }
 
 // Session is a terminal that is lent to an app. Its methods may be called from several goroutines.
