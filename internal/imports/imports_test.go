@@ -24,9 +24,11 @@ func arrows() map[string][]string {
 		"launcher":          {"config", "image", "slirp", "userns", "internal/wall"},
 		"image":             {"config", "internal/wall"},
 		"slirp":             {"config", "internal/wall"},
-		"userns":            {"config", "internal/wall"},
+		"userns":            {"config", "mend", "internal/wall"},
 		"demo":              {"config"},
 		"config":            {},
+		"mend":              {},
+		"doctor":            {"config", "image", "launcher", "mend", "slirp", "userns"},
 		"internal/gendocs":  {"cli"}, // runs at release time only
 		"internal/sbom":     {},      // at release time
 		"internal/glance":   {},      // for make demo
