@@ -58,19 +58,19 @@ func plan(g grants) (Map, error) {
 	}
 
 	uids, gids := own(g.uidEntries, g.user, g.user.UID), own(g.gidEntries, g.user, g.user.GID)
-	add := g.distro.SubIDs(name(g.user), above(g), lent)
+	add := g.distro.SubIDs(g.user.String(), above(g), lent)
 	switch {
 	case len(uids) == 0:
-		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.uidFile, name(g.user)), oneIDCost, add}), nil
+		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.uidFile, g.user), oneIDCost, add}), nil
 	case len(gids) == 0:
-		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.gidFile, name(g.user)), oneIDCost, add}), nil
+		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.gidFile, g.user), oneIDCost, add}), nil
 	}
 	for _, h := range []struct {
 		name string
 		Helper
 	}{{"newuidmap", g.uidHelper}, {"newgidmap", g.gidHelper}} {
 		if h.Path == "" {
-			return m.single(&Missing{CauseHelperMissing, h.name + " is not installed", oneIDCost, g.distro.Install(mend.IDHelpers)}), nil
+			return m.single(HelperMissing(h.name, g.distro)), nil
 		}
 	}
 	for _, s := range []struct {
@@ -79,11 +79,11 @@ func plan(g grants) (Map, error) {
 	}{{g.uidFile, uids}, {g.gidFile, gids}} {
 		if n := total(s.ranges); n < lent {
 			return Map{}, &Error{Cause: CauseRangeTooSmall, Remedy: add,
-				Message: fmt.Sprintf("range too small: %s gives %s %d ids, and a sandbox needs %d", s.file, name(g.user), n, lent)}
+				Message: fmt.Sprintf("range too small: %s gives %s %d ids, and a sandbox needs %d", s.file, g.user, n, lent)}
 		}
 	}
 	for _, h := range []Helper{g.uidHelper, g.gidHelper} {
-		if err := h.power(g.noNewPrivs, g.distro); err != nil {
+		if err := h.Power(g.noNewPrivs, g.distro); err != nil {
 			return Map{}, err
 		}
 	}
@@ -96,8 +96,13 @@ func (m Map) single(why *Missing) Map {
 	return m
 }
 
-// power checks that a helper can do more than whisk itself.
-func (h Helper) power(noNewPrivs bool, d mend.Distro) error {
+// HelperMissing is what a machine without newuidmap or newgidmap lacks.
+func HelperMissing(name string, d mend.Distro) *Missing {
+	return &Missing{CauseHelperMissing, name + " is not installed", oneIDCost, d.Install(mend.IDHelpers)}
+}
+
+// Power checks that a helper can do more than whisk itself; nil if it can.
+func (h Helper) Power(noNewPrivs bool, d mend.Distro) *Error {
 	switch {
 	case !h.SetUID && !h.Caps:
 		return &Error{Cause: CauseHelperPowerless, Message: h.Path + " is neither setuid root nor has file capabilities", Remedy: d.SetUID(h.Path)}
@@ -206,7 +211,8 @@ func above(g grants) uint64 {
 	return free
 }
 
-func name(u User) string {
+// String is the user's name, or the number of one without.
+func (u User) String() string {
 	if u.Name != "" {
 		return u.Name
 	}

@@ -54,7 +54,8 @@ func writeFile(path, text string) error {
 func runHelper(ctx context.Context, name string, capability uint, pid int, ranges []Range) error {
 	h := look(name, capability)
 	if h.Path == "" {
-		return &Error{Cause: CauseHelperMissing, Message: name + " is not installed", Remedy: mend.Here().Install(mend.IDHelpers)}
+		m := HelperMissing(name, mend.Here())
+		return &Error{Cause: m.Cause, Message: m.What, Remedy: m.Remedy}
 	}
 	argv := []string{name, strconv.Itoa(pid)}
 	for _, r := range ranges {
@@ -111,7 +112,7 @@ func wait(pid int) (status syscall.WaitStatus, err error) {
 
 // refused makes one line of what the helper said.
 func refused(h Helper, name, args, said string) error {
-	if err := h.power(noNewPrivs(), mend.Here()); err != nil {
+	if err := h.Power(noNewPrivs(), mend.Here()); err != nil {
 		return err
 	}
 	said = strings.Join(strings.Fields(strings.ReplaceAll(said, name+":", "")), " ")
