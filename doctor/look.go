@@ -23,7 +23,7 @@ func Look(ctx context.Context, version string, dirs launcher.Dirs) (*Machine, er
 	m := &Machine{
 		Files: os.DirFS("/"), Whisk: version, User: userns.Current(), Now: time.Now(),
 		NewUIDMap: here.NewUIDMap, NewGIDMap: here.NewGIDMap, NoNewPrivs: here.NoNewPrivs, directory: here.Directory,
-		Data: dirs.Data, Run: dirs.Run, Leftovers: launcher.Unswept(dirs),
+		Data: dirs.Data, Leftovers: launcher.Unswept(dirs),
 		Refused: userns.Try(),
 	}
 	var uts unix.Utsname
@@ -39,14 +39,19 @@ func Look(ctx context.Context, version string, dirs launcher.Dirs) (*Machine, er
 	if err := rights.CheckSeccomp(); err != nil {
 		m.Seccomp = err.Error()
 	}
-	m.Landlock, _ = rights.LandlockABI() // an error is as good as none
+	abi, err := rights.LandlockABI()
+	if m.Landlock = abi; err != nil {
+		m.Fence = err.Error()
+	}
 	var files unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
 		m.Descriptors = files.Max
 	}
-	made := os.MkdirAll(dirs.Data, 0o700)
+	if err := os.MkdirAll(dirs.Data, 0o700); err != nil {
+		m.NoData = err.Error()
+	}
 	m.Store = statfs(dirs.Data)
-	if m.Refused == nil && made == nil && !m.Store.Forbidden && !m.Store.ReadOnly {
+	if m.Refused == nil && m.NoData == "" && !m.Store.Forbidden && !m.Store.ReadOnly {
 		if err := m.lookInside(ctx, dirs); err != nil {
 			return nil, err
 		}

@@ -26,9 +26,9 @@ type Machine struct {
 	NewGIDMap  userns.Helper `json:"newgidmap"`
 	NoNewPrivs bool          `json:"no_new_privs,omitempty"`
 
-	Data  string     `json:"data"`  // where images, volumes and sandboxes are kept
-	Store FileSystem `json:"store"` // of Data, or of the nearest folder above it that exists
-	Run   string     `json:"run"`   // XDG_RUNTIME_DIR or what stands in for it
+	Data   string     `json:"data"`              // where images, volumes and sandboxes are kept
+	Store  FileSystem `json:"store"`             // of Data, or of the nearest folder above it that exists
+	NoData string     `json:"no_data,omitempty"` // why Data could not be made
 
 	// Refused is a user namespace that the kernel did not give; nil: it did.
 	Refused *userns.Facts `json:"refused,omitempty"`
@@ -38,6 +38,7 @@ type Machine struct {
 
 	Seccomp  string `json:"seccomp,omitempty"` // error; empty: filters can be installed
 	Landlock int    `json:"landlock"`          // ABI; 0: none
+	Fence    string `json:"fence,omitempty"`   // error of a kernel that has Landlock and refuses it
 
 	Descriptors uint64 `json:"descriptors"`         // hard limit of open files, RLIMIT_NOFILE
 	Leftovers   bool   `json:"leftovers,omitempty"` // of killed keepers and commands

@@ -116,6 +116,9 @@ func idHelpers(m *Machine, d mend.Distro) []Finding {
 	if m.User.UID == 0 {
 		return nil // root writes the maps itself
 	}
+	if m.NewUIDMap.Path == "" && m.NewGIDMap.Path == "" {
+		return []Finding{helperMissing("newuidmap and newgidmap are", "newuidmap", d)}
+	}
 	var out []Finding
 	var found []string
 	for _, h := range []struct {
@@ -126,9 +129,7 @@ func idHelpers(m *Machine, d mend.Distro) []Finding {
 		err := h.Power(m.NoNewPrivs, d)
 		switch {
 		case h.Path == "":
-			missing := userns.HelperMissing(h.name, d)
-			f.Level, f.Cause, f.Found, f.Lost, f.Mend = Note, string(missing.Cause), missing.What, missing.Cost, missing.Remedy
-			f.repair.install(mend.IDHelpers, h.name)
+			f = helperMissing(h.name+" is", h.name, d)
 		case err != nil:
 			f.Cause, f.Found, f.Mend = string(err.Cause), err.Error(), err.Remedy
 			switch {
@@ -154,4 +155,11 @@ func idHelpers(m *Machine, d mend.Distro) []Finding {
 		out = append(out, Finding{Check: "id helpers", Level: OK, Found: strings.Join(found, ", ")})
 	}
 	return out
+}
+
+func helperMissing(which, program string, d mend.Distro) Finding {
+	missing := userns.HelperMissing(which, d)
+	f := Finding{Check: "id helpers", Level: Note, Cause: string(missing.Cause), Found: missing.What, Lost: missing.Cost, Mend: missing.Remedy}
+	f.repair.install(mend.IDHelpers, program)
+	return f
 }

@@ -44,6 +44,10 @@ func seccompFilters(m *Machine, _ mend.Distro) []Finding {
 }
 
 func landlockFence(m *Machine, _ mend.Distro) []Finding {
+	if m.Fence != "" {
+		return []Finding{{Check: "landlock", Level: Problem, Cause: "landlock-refused", Found: "the wall \"landlock\" cannot be built here: " + m.Fence,
+			Lost: noSandbox, Mend: "to do without this wall: whisk run --allow-missing=landlock"}}
+	}
 	if m.Landlock > 0 {
 		return []Finding{{Check: "landlock", Level: OK, Found: fmt.Sprintf("ABI %d", m.Landlock)}}
 	}
@@ -65,16 +69,16 @@ func nfTables(m *Machine, d mend.Distro) []Finding {
 	var modules []string
 	switch {
 	case m.Inside.Tables != "":
-		modules = []string{"nf_tables", "nft_tproxy", "nft_socket", "nft_ct", "nft_reject_inet"}
+		modules = append(mend.FastModules(), mend.ApartModules()[1:]...)
 		f.Found, f.Lost = "nf_tables is not there: "+m.Inside.Tables, slow+"; isolate, links and networks of whisk.toml are refused"
 	case m.Inside.TProxy != "" || m.Inside.Socket != "":
-		modules = []string{"nft_tproxy", "nft_socket"}
+		modules = mend.FastModules()
 		f.Found, f.Lost = "no tproxy expression: "+m.Inside.TProxy, slow
 		if m.Inside.TProxy == "" {
 			f.Found = "no socket expression: " + m.Inside.Socket
 		}
 	case m.Inside.Apart != "":
-		modules = []string{"nft_ct", "nft_reject_inet"}
+		modules = mend.ApartModules()
 		f.Found, f.Lost = m.Inside.Apart, "isolate, links and networks of whisk.toml are refused"
 	default:
 		f.Found = "tables, tproxy, socket, connection tracking"

@@ -45,9 +45,9 @@ line() {
 	printf '%s\n' "$2" >> "$1"
 }
 
-# keep NAME VALUE: the kernel parameter has the value, now and after the next boot.
+# keep NAME VALUE: the kernel parameter has the value, now and after the next boot; the last file in order has the last word.
 keep() {
-	line /etc/sysctl.d/90-whisk.conf "$1 = $2"
+	line /etc/sysctl.d/zz-whisk.conf "$1 = $2"
 	sysctl -q -w "$1=$2"
 }
 
