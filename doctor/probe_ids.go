@@ -132,6 +132,10 @@ func idHelpers(m *Machine, d mend.Distro) []Finding {
 			f = helperMissing(h.name+" is", h.name, d)
 		case err != nil:
 			f.Cause, f.Found, f.Mend = string(err.Cause), err.Error(), err.Remedy
+			if ids, err := m.system().Find(m.User); err == nil && ids.Single {
+				// Nobody asks it for one id.
+				f.Level, f.Lost = Note, "no sandbox would start once you have sub-ids"
+			}
 			switch {
 			case !h.SetUID && !h.Caps:
 				f.repair.add("chmod u+s " + mend.Quote(h.Path))

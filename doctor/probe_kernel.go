@@ -62,7 +62,7 @@ func landlockFence(m *Machine, _ mend.Distro) []Finding {
 func nfTables(m *Machine, d mend.Distro) []Finding {
 	f := Finding{Check: "nftables", Level: OK}
 	if m.Inside == nil {
-		f.Level, f.Found = Note, "not tried, for want of a user namespace"
+		f.Level, f.Found = Note, "not tried before the problem is mended"
 		return []Finding{f}
 	}
 	const slow = "TCP goes through user mode, which is slower, and apps do not see their clients' addresses"

@@ -23,7 +23,7 @@ func overlay(m *Machine, d mend.Distro) []Finding {
 	case m.NoData != "":
 		f.Level, f.Cause, f.Found, f.Mend = Problem, "not-writable", "whisk's folder cannot be made: "+m.NoData, moveAway
 	case m.Inside == nil && fit:
-		f.Level, f.Found, f.Lost = Note, fmt.Sprintf("not tried on %s (%s), for want of a user namespace", m.Store.At, kind), ""
+		f.Level, f.Found, f.Lost = Note, fmt.Sprintf("not tried on %s (%s) before the problem is mended", m.Store.At, kind), ""
 	case m.Inside == nil:
 		f.Level, f.Cause, f.Mend = Problem, "file-system", moveAway
 		f.Found = fmt.Sprintf("the store is on %s (%s), where overlayfs cannot write", kind, m.Store.At)
@@ -55,7 +55,7 @@ func store(m *Machine, _ mend.Distro) []Finding {
 	f := Finding{Check: "store", Level: OK}
 	switch {
 	case m.Inside == nil:
-		f.Level, f.Found = Note, fmt.Sprintf("%s was not opened, for want of a user namespace", m.Data)
+		f.Level, f.Found = Note, fmt.Sprintf("%s was not opened before the problem is mended", m.Data)
 	case m.Inside.Store != nil:
 		f.Level, f.Cause, f.Found, f.Lost, f.Mend = Problem, "damaged", m.Inside.Store.Message, "no sandbox of an image starts", m.Inside.Store.Remedy
 	case m.Leftovers:
