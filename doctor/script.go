@@ -113,7 +113,7 @@ func (r repair) commands(d mend.Distro, exe string) []string {
 	if r.subIDs != "" {
 		out = append(out, "line /etc/subuid "+mend.Quote(r.subIDs), "line /etc/subgid "+mend.Quote(r.subIDs))
 	}
-	if r.profile {
+	if r.profile && !strings.ContainsRune(exe, '\n') { // which no line of a profile can hold
 		file := mend.Quote(mend.ProfileFile(exe))
 		if line := d.InstallAsRoot(mend.AppArmor); line != "" {
 			out = append(out, "command -v apparmor_parser >/dev/null || "+line)
