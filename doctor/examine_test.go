@@ -107,6 +107,9 @@ func TestFirstFinding(t *testing.T) {
 		"old-kernel":            {Problem, "kernel"},
 		"damaged-store":         {Problem, "damaged"},
 		"helper-refused":        {Problem, "helper-refused"},
+		"masked-proc":           {Problem, "proc"},
+		"no-unshare":            {Problem, "namespaces"},
+		"later-store":           {Problem, "not-usable"},
 	} {
 		a, err := txtar.ParseFile("testdata/" + name + ".txtar")
 		if err != nil {

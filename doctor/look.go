@@ -47,11 +47,13 @@ func Look(ctx context.Context, version string, dirs launcher.Dirs) (*Machine, er
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
 		m.Descriptors = files.Max
 	}
-	if err := os.MkdirAll(dirs.Data, 0o700); err != nil {
-		m.NoData = err.Error()
+	if err := dirs.Upgrade(); err != nil {
+		m.NoData = refusalOf(err)
+	} else if err := dirs.Make(); err != nil {
+		m.NoData = refusalOf(err)
 	}
 	m.Store = statfs(dirs.Data)
-	if m.Refused == nil && m.NoData == "" && !m.Store.Forbidden && !m.Store.ReadOnly {
+	if m.Refused == nil && m.NoData == nil && !m.Store.Forbidden && !m.Store.ReadOnly {
 		if err := m.lookInside(ctx, dirs); err != nil {
 			return nil, err
 		}
@@ -91,9 +93,16 @@ func (m *Machine) lookInside(ctx context.Context, dirs launcher.Dirs) error {
 		m.Inside = found
 		return nil
 	}
-	m.Stage = &Refusal{Message: err.Error()}
-	if refused, ok := errors.AsType[*userns.Error](err); ok {
-		m.Stage.Cause, m.Stage.Remedy = refused.Cause, refused.Remedy
-	}
+	m.Stage = refusalOf(err)
 	return nil
+}
+
+// refusalOf keeps an error's words.
+func refusalOf(err error) *Refusal {
+	e := launcher.AsError(err)
+	r := &Refusal{Message: e.Message, Remedy: e.Hint}
+	if refused, ok := errors.AsType[*userns.Error](err); ok {
+		r.Cause = refused.Cause
+	}
+	return r
 }

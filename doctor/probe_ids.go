@@ -59,7 +59,24 @@ func otherNamespaces(m *Machine, d mend.Distro) []Finding {
 			out = append(out, f)
 		}
 	}
+	if m.Inside == nil {
+		return out
+	}
+	if m.Inside.Namespaces != "" && len(out) == 0 {
+		out = append(out, Finding{Check: "namespaces", Level: Problem, Cause: "namespaces", Found: m.Inside.Namespaces, Lost: noSandbox, Mend: m.loosen()})
+	}
+	if m.Inside.Proc != "" {
+		out = append(out, Finding{Check: "proc", Level: Problem, Cause: "proc", Found: m.Inside.Proc, Lost: noSandbox, Mend: m.loosen()})
+	}
 	return out
+}
+
+// loosen is what makes a container around whisk, or else a service, let sandboxes be built.
+func (m *Machine) loosen() string {
+	if m.container() == "" {
+		return "start whisk outside of the service that withholds it (RestrictNamespaces=, SystemCallFilter= and ProtectProc= of systemd.exec(5))"
+	}
+	return "start the outer container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined (podman: --security-opt unmask=ALL)"
 }
 
 // subIDs tells of the ranges in subuid(5) and subgid(5).

@@ -214,16 +214,21 @@ func clock(m *Machine, d mend.Distro) []Finding {
 
 // outer tells whether whisk is in a container itself, where its host decides on what is mended elsewhere.
 func outer(m *Machine, _ mend.Distro) []Finding {
-	kind := m.text("run/systemd/container")
-	switch {
-	case m.has("run/.containerenv"):
-		kind = "podman"
-	case m.has(".dockerenv"):
-		kind = "docker"
-	}
+	kind := m.container()
 	if kind == "" {
 		return nil
 	}
 	return []Finding{{Check: "container", Level: Note, Cause: "nested", Found: "whisk is in a container itself (" + kind + ")",
 		Lost: "sysctls and modules are its host's to change", Mend: "run what is advised here on the host of the container"}}
+}
+
+// container is the engine that whisk's own container is of; empty outside of one.
+func (m *Machine) container() string {
+	switch {
+	case m.has("run/.containerenv"):
+		return "podman"
+	case m.has(".dockerenv"):
+		return "docker"
+	}
+	return m.text("run/systemd/container") // systemd's Container Interface
 }

@@ -20,8 +20,11 @@ func overlay(m *Machine, d mend.Distro) []Finding {
 		if m.Store.ReadOnly {
 			f.Found = fmt.Sprintf("%s is read-only", m.Store.At)
 		}
-	case m.NoData != "":
-		f.Level, f.Cause, f.Found, f.Mend = Problem, "not-writable", "whisk's folder cannot be made: "+m.NoData, moveAway
+	case m.NoData != nil:
+		f.Check, f.Level, f.Cause, f.Found, f.Mend = "store", Problem, "not-usable", m.NoData.Message, m.NoData.Remedy
+		if f.Mend == "" {
+			f.Mend = moveAway
+		}
 	case m.Inside == nil && fit:
 		f.Level, f.Found, f.Lost = Note, fmt.Sprintf("not tried on %s (%s) before the problem is mended", m.Store.At, kind), ""
 	case m.Inside == nil:
@@ -54,6 +57,8 @@ func overlay(m *Machine, d mend.Distro) []Finding {
 func store(m *Machine, _ mend.Distro) []Finding {
 	f := Finding{Check: "store", Level: OK}
 	switch {
+	case m.NoData != nil:
+		return nil // overlay has told why
 	case m.Inside == nil:
 		f.Level, f.Found = Note, fmt.Sprintf("%s was not opened before the problem is mended", m.Data)
 	case m.Inside.Store != nil:
