@@ -34,7 +34,7 @@ func machine(t *testing.T, a *txtar.Archive) *Machine {
 	}
 	m.Files = files
 	if m.Refused != nil {
-		m.Refused.Sysctls(files)
+		m.Refused.Read(files)
 	}
 	return m
 }
@@ -89,6 +89,7 @@ func TestFirstFinding(t *testing.T) {
 	}{
 		"debian-13":             {Note, "low-ports"},
 		"ubuntu-24.04":          {Problem, "apparmor"},
+		"apparmor-profile":      {Problem, "apparmor"},
 		"arch":                  {Problem, "clone-off"},
 		"opensuse":              {Note, "helper-missing"},
 		"alpine":                {Note, "no-range"},

@@ -24,7 +24,10 @@ func userNamespaces(m *Machine, d mend.Distro) []Finding {
 		case userns.CauseMaxZero, userns.CauseExhausted:
 			f.repair.sysctl("user.max_user_namespaces", "28633")
 		case userns.CauseAppArmor:
-			if m.Refused.Restricted == "1" {
+			switch {
+			case m.Refused.ProfileFile != "":
+				f.repair.add(mend.LiftAsRoot(m.Refused.ProfileFile)...)
+			case m.Refused.Restricted == "1":
 				f.repair.profile = true
 			}
 		}

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -86,32 +87,35 @@ func nfTables(m *Machine, d mend.Distro) []Finding {
 	}
 	f.Level, f.Cause, f.Mend = Note, "nf-tables", d.Modules(modules...)
 	f.repair.modules = modules
-	if m.Inside.Tables != "" {
-		if file := m.blacklisted("nf_tables"); file != "" {
-			f.Found += " (" + file + " keeps it from loading)"
-			f.Mend = "take nf_tables out of " + file + ", then: " + f.Mend
-			f.repair.lines = []string{"sed -i '/nf_tables/s/^/# /' " + mend.Quote(file)}
+	if files := m.withheld(modules); len(files) > 0 {
+		where := strings.Join(files, ", ")
+		f.Found += " (" + where + " keeps modules from loading)"
+		f.Mend = "take them out of " + where + ", then: " + f.Mend
+		for _, file := range files {
+			f.repair.add("sed -i -E '/^[[:space:]]*(blacklist|install)[[:space:]]+(" + strings.Join(modules, "|") + ")([[:space:]]|$)/s/^/# /' " + mend.Quote(file))
 		}
 	}
 	return []Finding{f}
 }
 
-// blacklisted is the file of modprobe.d(5) that keeps a module from loading, or empty.
-func (m *Machine) blacklisted(module string) string {
-	for _, dir := range []string{"etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d", "lib/modprobe.d"} {
+// withheld lists the files of modprobe.d(5) that keep modules from loading.
+func (m *Machine) withheld(modules []string) []string {
+	var files []string
+	for _, dir := range []string{"etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d"} {
 		for _, name := range m.list(dir) {
 			if !strings.HasSuffix(name, ".conf") {
 				continue
 			}
 			for line := range strings.Lines(m.text(dir + "/" + name)) {
 				words := strings.Fields(line)
-				if len(words) >= 2 && (words[0] == "blacklist" || words[0] == "install") && words[1] == module {
-					return "/" + dir + "/" + name
+				if len(words) >= 2 && (words[0] == "blacklist" || words[0] == "install") && slices.Contains(modules, words[1]) {
+					files = append(files, "/"+dir+"/"+name)
+					break
 				}
 			}
 		}
 	}
-	return ""
+	return files
 }
 
 // ping tells whether echo requests of apps leave the machine, icmp(7).

@@ -98,6 +98,20 @@ func (d Distro) Profile(whisk string) string {
 	return Quote(whisk) + " doctor --apparmor-profile | " + d.Root("tee "+Quote(file)) + " >/dev/null && " + d.Root("apparmor_parser -r "+Quote(file))
 }
 
+// LiftProfile switches a profile of AppArmor's off, now and after the next boot, by its file (aa-disable(8)).
+func (d Distro) LiftProfile(file string) string {
+	lines := LiftAsRoot(file)
+	for i := range lines {
+		lines[i] = d.Root(lines[i])
+	}
+	return strings.Join(lines, " && ")
+}
+
+// LiftAsRoot is LiftProfile for a shell that is root's.
+func LiftAsRoot(file string) []string {
+	return []string{"mkdir -p /etc/apparmor.d/disable", "ln -sf " + Quote(file) + " /etc/apparmor.d/disable/", "apparmor_parser -R " + Quote(file)}
+}
+
 // ProfileFile is where the profile of a program belongs: AppArmor's files are named by the path with dots for slashes.
 func ProfileFile(whisk string) string {
 	if whisk == packaged {
