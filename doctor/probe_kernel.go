@@ -143,7 +143,7 @@ func lowPorts(m *Machine, d mend.Distro) []Finding {
 	if err != nil {
 		start = 1024 // kernels before 4.11
 	}
-	if start > 0 && m.User.UID != 0 && start > 80 {
+	if start > 80 { // for root, too: its keeper is root of a user namespace of its own only
 		f.Level, f.Cause, f.Found = Note, "low-ports", fmt.Sprintf("ports below %d are closed to you", start)
 		f.Lost, f.Mend = "-p 80:80 is refused; 8080:80 is not", d.Sysctl(name, "80")
 		f.repair.optional = append(f.repair.optional, "keep "+name+" 80 # ports from 80 on, for every user of this machine")
