@@ -10,7 +10,9 @@ import (
 
 	"github.com/whisk-sandbox/whisk/cli"
 	"github.com/whisk-sandbox/whisk/demo"
+	"github.com/whisk-sandbox/whisk/launcher"
 	keeperstage "github.com/whisk-sandbox/whisk/launcher/keeper"
+	"github.com/whisk-sandbox/whisk/userns"
 )
 
 // version is set by the linker, from the tag of a release.
@@ -35,6 +37,10 @@ func run() int {
 			return 1
 		}
 		return 0
+	}
+	if err := userns.LeaveSpare(); err != nil {
+		fmt.Fprintln(os.Stderr, "whisk:", err)
+		return launcher.ExitWhisk
 	}
 	return cli.Main(context.Background(), cli.Invocation{
 		Version: version, Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
