@@ -39,15 +39,15 @@ type sandboxFlags struct {
 	Home     string   `group:"Files" placeholder:"ro|rw" help:"Mount your home directory at its own path, read-only or writable, with keys and passwords hidden."`
 	ReadOnly bool     `group:"Files" help:"Make the root file system read-only."`
 
-	CapAdd       []string `group:"Rights and limits" sep:"none" placeholder:"CAPABILITY" help:"Add a capability, or ALL."`
-	CapDrop      []string `group:"Rights and limits" sep:"none" placeholder:"CAPABILITY" help:"Drop a capability, or ALL."`
-	SecurityOpt  []string `group:"Rights and limits" sep:"none" placeholder:"OPTION" help:"no-new-privileges=false, seccomp=unconfined, seccomp=FILE or landlock=unconfined."`
-	Seccomp      string   `group:"Rights and limits" placeholder:"FILE" help:"Profile of system calls, in Docker's or the OCI's JSON; unconfined for none."`
-	OOMScoreAdj  *int     `name:"oom-score-adj" group:"Rights and limits" placeholder:"NUMBER" help:"How soon the kernel ends the app when memory runs out: -1000 to 1000."`
-	Memory       string   `group:"Rights and limits" short:"m" placeholder:"SIZE" help:"Limit memory: bytes, or with b, k, m or g."`
-	CPUs         string   `name:"cpus" group:"Rights and limits" placeholder:"NUMBER" help:"Limit processor time to so many processors."`
-	PidsLimit    int64    `group:"Rights and limits" placeholder:"NUMBER" help:"Limit the number of processes; -1 for no limit."`
-	Ulimit       []string `group:"Rights and limits" sep:"none" placeholder:"NAME=SOFT[:HARD]" help:"Set a resource limit."`
+	CapAdd      []string `group:"Rights and limits" sep:"none" placeholder:"CAPABILITY" help:"Add a capability, or ALL."`
+	CapDrop     []string `group:"Rights and limits" sep:"none" placeholder:"CAPABILITY" help:"Drop a capability, or ALL."`
+	SecurityOpt []string `group:"Rights and limits" sep:"none" placeholder:"OPTION" help:"no-new-privileges=false, seccomp=unconfined, seccomp=FILE or landlock=unconfined."`
+	Seccomp     string   `group:"Rights and limits" placeholder:"FILE" help:"Profile of system calls, in Docker's or the OCI's JSON; unconfined for none."`
+	OOMScoreAdj *int     `name:"oom-score-adj" group:"Rights and limits" placeholder:"NUMBER" help:"How soon the kernel ends the app when memory runs out: -1000 to 1000."`
+	Memory      string   `group:"Rights and limits" short:"m" placeholder:"SIZE" help:"Limit memory: bytes, or with b, k, m or g."`
+	CPUs        string   `name:"cpus" group:"Rights and limits" placeholder:"NUMBER" help:"Limit processor time to so many processors."`
+	PidsLimit   int64    `group:"Rights and limits" placeholder:"NUMBER" help:"Limit the number of processes; -1 for no limit."`
+	Ulimit      []string `group:"Rights and limits" sep:"none" placeholder:"NAME=SOFT[:HARD]" help:"Set a resource limit."`
 	machineFlags
 
 	Init        bool   `group:"Life" default:"true" help:"Let whisk's init be process 1; --init=false for the app itself."`

@@ -18,12 +18,12 @@ import (
 )
 
 type upCmd struct {
-	Detach   bool     `short:"d" help:"Return when all apps are ready, and leave them in the background."`
-	Pull     string   `enum:"missing,always,never" default:"missing" placeholder:"WHEN" help:"Fetch images: missing, always or never."`
-	Recreate bool     `help:"Start apps anew that run already and have not changed."`
+	Detach   bool   `short:"d" help:"Return when all apps are ready, and leave them in the background."`
+	Pull     string `enum:"missing,always,never" default:"missing" placeholder:"WHEN" help:"Fetch images: missing, always or never."`
+	Recreate bool   `help:"Start apps anew that run already and have not changed."`
 	machineFlags
-	File     string   `short:"f" placeholder:"FILE" help:"The project's whisk.toml; without it the nearest from here upwards."`
-	Apps     []string `arg:"" optional:"" name:"app" placeholder:"[APP…]" help:"Apps to start, with all they depend on; without one all."`
+	File string   `short:"f" placeholder:"FILE" help:"The project's whisk.toml; without it the nearest from here upwards."`
+	Apps []string `arg:"" optional:"" name:"app" placeholder:"[APP…]" help:"Apps to start, with all they depend on; without one all."`
 }
 
 // Help is what kong shows below the flags.

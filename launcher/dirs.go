@@ -96,7 +96,7 @@ func (d Dirs) Networks() string { return filepath.Join(d.Run, "networks") }
 func (d Dirs) Network(name string) string { return filepath.Join(d.Networks(), name) }
 
 // Make creates the folders that every command needs, closed to others. One that is there must be this user's, or root's:
-// whoever owns it could put another in its place.
+// whoever owns it could put another in its place. It has been through Upgrade.
 func (d Dirs) Make() error {
 	for _, dir := range []string{d.Data, d.Run, d.Sandboxes(), d.Networks()} {
 		if err := os.MkdirAll(dir, OwnerOnly(0o755)); err != nil {
@@ -108,7 +108,10 @@ func (d Dirs) Make() error {
 			return err
 		}
 	}
-	return nil
+	if n, err := d.layout(); err != nil || n == Layout {
+		return err
+	}
+	return writeJSON(d.layoutFile(), Layout, true)
 }
 
 // closeFolder closes to others a folder that may have been made by another program or another user.

@@ -28,7 +28,8 @@ type Sandbox struct {
 	// building says that built will get a value.
 	building bool
 
-	ids *idCalls // in a sandbox with one id; else nil
+	ids  *idCalls // in a sandbox with one id; else nil
+	lone *os.File // a pidfd of the app, whose user namespace later commands join; nil: it is the keeper's
 
 	fence rights.Fence
 
@@ -112,7 +113,7 @@ func Prepare(spec *Spec, o Options) (_ *Sandbox, err error) {
 		return nil, err
 	}
 	if s.maxID == 0 {
-		if err := s.do(func() (err error) { s.ids, err = answerIDCalls(); return err }); err != nil {
+		if err := s.do(func() (err error) { s.ids, err = answerIDCalls(r.Caps); return err }); err != nil {
 			return nil, err
 		}
 	}
@@ -223,7 +224,7 @@ func (s *Sandbox) Terminal(owner int) (master, slave *os.File, err error) {
 		return nil, nil, fmt.Errorf("open terminal's other end: %w", err)
 	}
 	slave = os.NewFile(uintptr(sfd), "pts")
-	if owner != 0 {
+	if owner != 0 && s.maxID != 0 { // with one id it is the owner's already
 		if err := slave.Chown(owner, -1); err != nil {
 			master.Close()
 			slave.Close()
@@ -252,7 +253,7 @@ type Started struct {
 // UserID says as which user id a command will run that asks for this user; empty stands for the app's own. Built
 // must have returned nil.
 func (s *Sandbox) UserID(user string) (int, error) {
-	who, err := lookupIdentity(s.b.root, cmp.Or(user, s.plan.user), s.maxID)
+	who, err := s.identify(user)
 	if err != nil {
 		return 0, err
 	}
@@ -262,7 +263,7 @@ func (s *Sandbox) UserID(user string) (int, error) {
 // Start starts the app; Built must have returned nil. It returns when the program is executing, or with an
 // *Error that says why it cannot be.
 func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
-	who, err := lookupIdentity(s.b.root, s.plan.user, s.maxID)
+	who, err := s.identify("")
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +279,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 	} else {
 		return nil, fmt.Errorf("make working directory: %w", err)
 	}
-	c := &command{argv: s.plan.argv, env: env, workdir: s.plan.workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, tty: s.spec.App.TTY, first: !s.plan.init, oom: s.spec.OOMScore}
+	c := &command{argv: s.plan.argv, env: env, workdir: s.plan.workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, lone: s.loneFor(who), tty: s.spec.App.TTY, first: !s.plan.init, oom: s.spec.OOMScore}
 	err = s.do(func() error {
 		if !wall.Up("descriptors") {
 			leakFolder()
@@ -366,6 +367,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		}
 		return nil, err
 	}
+	s.keepLone(who)
 	user := s.plan.user
 	return &Started{PID: s.pid, Argv: c.argv, Env: env, User: user, Workdir: c.workdir, Signal: int(s.plan.stop), Volumes: s.b.anonymous, Hidden: s.b.hidden, Walls: s.walls()}, nil
 }
@@ -426,7 +428,7 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 	}
 	var p *Process
 	err := s.do(func() error {
-		who, err := lookupIdentity(s.b.root, cmp.Or(spec.User, s.plan.user), s.maxID)
+		who, err := s.identify(spec.User)
 		if err != nil {
 			return err
 		}
@@ -441,8 +443,8 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 		if err := checkWorkdir(workdir); err != nil {
 			return err
 		}
-		c := &command{argv: spec.Argv, env: env, workdir: workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, tty: spec.TTY, oom: s.spec.OOMScore}
-		child := born{stdio: (*[3]*os.File)(&stdio), app: func(p *script) { appScript(p, c) }, name: c.argv[0], orphan: s.plan.init}
+		c := &command{argv: spec.Argv, env: env, workdir: workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, lone: s.loneFor(who), tty: spec.TTY, oom: s.spec.OOMScore}
+		child := born{stdio: (*[3]*os.File)(&stdio), root: c.lone.joinScript, app: func(p *script) { appScript(p, c) }, name: c.argv[0], orphan: s.plan.init}
 		if !child.orphan {
 			// The app is process 1 and need not know how to reap.
 			pid, h, err := birth(child)
@@ -486,6 +488,9 @@ func (s *Sandbox) Close() {
 		}
 		s.ns.Close()
 		s.ids.close()
+		if s.lone != nil {
+			s.lone.Close()
+		}
 		for _, fd := range []int{s.b.root.fd, s.b.devpts} {
 			if fd >= 0 {
 				unix.Close(fd)

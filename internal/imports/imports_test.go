@@ -19,14 +19,16 @@ const module = "github.com/whisk-sandbox/whisk"
 // A new room fails the test until it has a line here.
 func arrows() map[string][]string {
 	return map[string][]string{
-		".":                 {"cli", "config", "demo", "image", "launcher", "slirp", "userns"},
-		"cli":               {"config", "demo", "image", "launcher", "slirp", "userns"},
-		"launcher":          {"config", "image", "slirp", "userns", "internal/wall"},
-		"image":             {"config", "internal/wall"},
-		"slirp":             {"config", "internal/wall"},
-		"userns":            {"config", "internal/wall"},
+		".":                 {"cli", "config", "demo", "doctor", "image", "launcher", "slirp", "userns"},
+		"cli":               {"config", "demo", "doctor", "image", "launcher", "slirp", "userns"},
+		"launcher":          {"config", "image", "mend", "slirp", "userns", "internal/wall"},
+		"image":             {"config", "mend", "internal/wall"},
+		"slirp":             {"config", "mend", "internal/wall"},
+		"userns":            {"config", "mend", "internal/wall"},
 		"demo":              {"config"},
 		"config":            {},
+		"mend":              {},
+		"doctor":            {"config", "image", "launcher", "mend", "slirp", "userns"},
 		"internal/gendocs":  {"cli"}, // runs at release time only
 		"internal/sbom":     {},      // at release time
 		"internal/glance":   {},      // for make demo
