@@ -41,7 +41,7 @@ func threeQuarters(limit uint64, machine ...uint64) uint64 {
 
 // bound reads a number below /proc/sys; where it cannot be read it bounds nothing.
 func bound(name string) uint64 {
-	n, err := strconv.ParseUint(sysctl(os.DirFS("/"), "proc/sys/kernel/"+name), 10, 64)
+	n, err := strconv.ParseUint(sysctl(os.DirFS("/"), "kernel/"+name), 10, 64)
 	if err != nil {
 		return math.MaxUint64
 	}

@@ -18,3 +18,14 @@ func TestThreeQuarters(t *testing.T) {
 		}
 	}
 }
+
+func TestMachineHasBounds(t *testing.T) {
+	for _, name := range []string{"pid_max", "threads-max"} {
+		if n := bound(name); n < 300 || n == math.MaxUint64 {
+			t.Errorf("%s: got %d", name, n)
+		}
+	}
+	if n := bound("no-such-bound"); n != math.MaxUint64 {
+		t.Errorf("a bound that is not there: got %d", n)
+	}
+}
