@@ -38,26 +38,30 @@ var errGone = errors.New("the process has died")
 // hold stops a thread that waits for the answer to n. The call will not be answered but made again, or made to return.
 func (c *idCalls) hold(n *idNotice, a asker) (*stopped, error) {
 	s := &stopped{c: c, tid: int(n.pid), tgid: a.tgid, own: a.parent == unix.Getpid(), until: time.Now().Add(moveTime)}
-	const options = unix.PTRACE_O_EXITKILL | unix.PTRACE_O_TRACESYSGOOD
-	if err := ptrace(unix.PTRACE_SEIZE, s.tid, options); err != nil {
+	if err := ptrace(unix.PTRACE_SEIZE, s.tid, unix.PTRACE_O_TRACESYSGOOD); err != nil {
 		return nil, err
 	}
+	// While its call waits it is alive, and the id nobody else's.
+	valid := c.valid(n)
 	if err := ptrace(unix.PTRACE_INTERRUPT, s.tid, 0); err != nil {
-		return nil, s.abandon(err)
+		return nil, s.gone(err)
 	}
 	if _, err := s.wait(); err != nil {
-		return nil, s.abandon(err)
+		return nil, s.gone(err)
 	}
 	if err := unix.PtraceGetRegs(s.tid, &s.regs); err != nil {
-		return nil, s.abandon(err)
+		return nil, s.gone(err)
 	}
 	const restart = -512 // ERESTARTSYS, include/linux/errno.h
 	var insn [2]byte
-	if _, err := unix.PtracePeekText(s.tid, uintptr(s.regs.Rip-2), insn[:]); err != nil ||
+	if _, err := unix.PtracePeekText(s.tid, uintptr(s.regs.Rip-2), insn[:]); !valid || err != nil ||
 		int32(s.regs.Orig_rax) != n.number || int64(s.regs.Rax) != restart || string(insn[:]) != syscallWord {
-		return nil, errors.Join(errors.New("it is not where it was"), s.release(s.regs))
+		return nil, errors.Join(errors.New("it is not where it was"), unix.PtraceDetach(s.tid))
 	}
 	s.at = s.regs.Rip - 2
+	if err := unix.PtraceSetOptions(s.tid, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL); err != nil {
+		return nil, s.abandon(err)
+	}
 	// No handler may run between the calls made in its name.
 	if err := ptraceMask(unix.PTRACE_GETSIGMASK, s.tid, &s.mask); err != nil {
 		return nil, s.abandon(err)
@@ -71,18 +75,27 @@ func (c *idCalls) hold(n *idNotice, a asker) (*stopped, error) {
 
 // release lets a thread go on with these registers.
 func (s *stopped) release(regs unix.PtraceRegs) error {
-	err := unix.PtraceSetRegs(s.tid, &regs)
-	if s.at != 0 {
-		err = errors.Join(err, ptraceMask(unix.PTRACE_SETSIGMASK, s.tid, &s.mask))
+	if err := errors.Join(unix.PtraceSetRegs(s.tid, &regs), ptraceMask(unix.PTRACE_SETSIGMASK, s.tid, &s.mask)); err != nil {
+		return s.abandon(err)
 	}
-	return errors.Join(err, unix.PtraceDetach(s.tid))
+	return unix.PtraceDetach(s.tid)
 }
 
 // abandon kills a process that was left in the middle: it must not go on with half a move.
 func (s *stopped) abandon(err error) error {
 	_ = unix.Kill(s.tgid, unix.SIGKILL)
-	if !s.own { // its parent hears of its death after us, ptrace(2)
-		_, _ = unix.Wait4(s.tid, nil, unix.WALL, nil)
+	return s.gone(err)
+}
+
+// gone takes notice of a thread's end, before which its parent does not hear of it, ptrace(2).
+func (s *stopped) gone(err error) error {
+	if !s.own {
+		for range 1000 {
+			if pid, e := unix.Wait4(s.tid, nil, unix.WALL|unix.WNOHANG, nil); e == unix.ECHILD || pid != 0 {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
 	}
 	return fmt.Errorf("process %d: %w", s.tgid, err)
 }
@@ -186,6 +199,9 @@ func (s *stopped) through(nr int32, asks bool) error {
 			}
 			if status == int(unix.SIGTRAP)|0x80 {
 				break
+			}
+			if time.Now().After(s.until) {
+				return errors.New("it is stopped again and again")
 			}
 			// A stop for job control: the move goes first.
 			if err := ptrace(unix.PTRACE_SYSCALL, s.tid, 0); err != nil {
