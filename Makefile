@@ -8,7 +8,7 @@ export CGO_ENABLED = 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GORELEASER  = github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: build install demo test test-needs vet lint bench snapshot clean
+.PHONY: build install demo test test-needs vet lint bench snapshot reproducible clean
 
 build: ## the binary, ./whisk
 	go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o whisk .
@@ -43,5 +43,8 @@ bench: build ## whisk beside podman and bubblewrap; as root, since it makes a us
 snapshot: ## what a release would ship, in ./dist
 	go run $(GORELEASER) release --snapshot --clean
 
+reproducible: ## that two releases of one commit are the same, to the bit
+	packaging/reproducible
+
 clean:
-	rm -rf whisk dist
+	rm -rf whisk dist completions man packaging/cache

@@ -10,6 +10,7 @@ import (
 
 	"github.com/whisk-sandbox/whisk/cli"
 	"github.com/whisk-sandbox/whisk/demo"
+	"github.com/whisk-sandbox/whisk/doctor"
 	keeperstage "github.com/whisk-sandbox/whisk/launcher/keeper"
 )
 
@@ -28,6 +29,8 @@ func run() int {
 		return keeperstage.Main()
 	case cli.StageName:
 		return cli.StageMain()
+	case doctor.StageName:
+		return doctor.StageMain()
 	}
 	if len(os.Args) == 2 && (os.Args[1] == demo.StageWeb || os.Args[1] == demo.StageStore) {
 		if err := demo.Run(context.Background(), os.Args[1], os.Getenv); err != nil {

@@ -74,7 +74,10 @@ func (c *call) dispatch(ctx context.Context) error {
 		_, err := c.out.WriteString(help)
 		return err
 	}
-	if _, ok := cmd.(*versionCmd); uerr != nil && !ok {
+	if _, ok := cmd.(*versionCmd); ok { // it is what a broken installation is asked for
+		return cmd.run(ctx, c)
+	}
+	if uerr != nil {
 		return uerr
 	}
 	if c.dir, err = os.Getwd(); err != nil {
@@ -82,6 +85,11 @@ func (c *call) dispatch(ctx context.Context) error {
 	}
 	if c.dirs == (launcher.Dirs{}) {
 		if c.dirs, err = launcher.FindDirs(c.getenv, os.Getuid(), user.Store); err != nil {
+			return err
+		}
+	}
+	if !c.inside {
+		if err := c.dirs.Upgrade(); err != nil {
 			return err
 		}
 	}
@@ -109,8 +117,8 @@ func (c *call) userns() (userns.Map, error) {
 	}
 	c.warn(m.Why.String())
 	c.hint(m.Why.Hint())
-	if err := os.MkdirAll(c.dirs.Data, 0o700); err != nil {
-		return m, fmt.Errorf("make whisk's folder: %w", err)
+	if err := c.dirs.Make(); err != nil {
+		return m, err
 	}
 	// A note that cannot be kept means that it is said again: no reason to stop.
 	_ = os.WriteFile(said, []byte(m.Why.String()), 0o600)

@@ -346,6 +346,8 @@ func abiOf(arch string) (abi, error) {
 		return abi{arch, specs.ArchX86_64, unix.AUDIT_ARCH_X86_64, true, numbersOf(numbersAMD64)}, nil
 	case "arm64":
 		return abi{arch, specs.ArchAARCH64, unix.AUDIT_ARCH_AARCH64, false, numbersOf(numbersARM64)}, nil
+	case "riscv64":
+		return abi{arch, specs.ArchRISCV64, unix.AUDIT_ARCH_RISCV64, false, numbersOf(numbersRISCV64)}, nil
 	}
 	return abi{}, fmt.Errorf("seccomp: architecture %s is not supported", arch)
 }
