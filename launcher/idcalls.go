@@ -194,7 +194,7 @@ func (c *idCalls) drops(n *idNotice, uid uint32) (answered bool) {
 		c.next[a.tgid] = who
 		return true
 	}
-	return ok
+	return ok || errors.Is(err, errAgain)
 }
 
 // executes lets a process that is to be moved execute a program. answered: it has, or has been told that it cannot.
@@ -215,7 +215,7 @@ func (c *idCalls) executes(n *idNotice) (answered bool) {
 	if ok {
 		delete(c.next, a.tgid)
 	}
-	return ok || err == nil
+	return ok || err == nil || errors.Is(err, errAgain)
 }
 
 // settleGroup gives the group of a process that was moved its number.
@@ -256,8 +256,9 @@ func (c *idCalls) valid(n *idNotice) (ok bool) {
 	return ok
 }
 
-// letPass waits until a thread asks for a call that is made in its name, and lets it pass. Others wait meanwhile.
-func (c *idCalls) letPass(tid int, number int32, until time.Time) error {
+// letPass waits until a thread asks for a call that is made in its name, and lets it pass, or until it has stopped before
+// that. Others wait meanwhile.
+func (c *idCalls) letPass(tid int, number int32, stopped func() bool, until time.Time) error {
 	for time.Now().Before(until) {
 		var n idNotice
 		got, err := false, error(nil)
@@ -270,8 +271,8 @@ func (c *idCalls) letPass(tid int, number int32, until time.Time) error {
 			return nil
 		case got:
 			c.backlog = append(c.backlog, n)
-		case startTime(uint32(tid)) == "":
-			return os.ErrProcessDone
+		case stopped():
+			return nil
 		default:
 			time.Sleep(10 * time.Microsecond)
 		}
