@@ -119,6 +119,9 @@ func (c *idCalls) answer() {
 		var n idNotice
 		if len(c.backlog) > 0 {
 			n, c.backlog = c.backlog[0], c.backlog[1:]
+			if !c.valid(&n) { // interrupted meanwhile; to stop its process now would only interrupt the next try
+				continue
+			}
 		} else if err := receiveNotice(c.conn, &n); err != nil {
 			return
 		}
