@@ -14,8 +14,12 @@ import (
 	keeperstage "github.com/whisk-sandbox/whisk/launcher/keeper"
 )
 
-// version is set by the linker, from the tag of a release.
-var version = "dev"
+// Set by the linker, for a release from its tag and commit.
+var (
+	version = "dev"
+	commit  string
+	date    string // RFC 3339
+)
 
 func main() { os.Exit(run()) }
 
@@ -40,6 +44,6 @@ func run() int {
 		return 0
 	}
 	return cli.Main(context.Background(), cli.Invocation{
-		Version: version, Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Version: version, Commit: commit, Date: date, Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	})
 }

@@ -14,6 +14,7 @@ import (
 // Invocation is one run of the command line.
 type Invocation struct {
 	Version               string   // of whisk
+	Commit, Date          string   // that it was built from, RFC 3339; "" if not known
 	Args                  []string // without the program's name
 	Stdin, Stdout, Stderr *os.File
 }
@@ -21,6 +22,7 @@ type Invocation struct {
 // call is what a command may touch of the process it runs in.
 type call struct {
 	version      string
+	commit, date string   // that version was built from
 	args         []string // the whole command line, for a stage to repeat
 	in, out, err *os.File
 	getenv       func(string) string
@@ -49,7 +51,7 @@ func (s status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // Main runs one command and returns the process's exit code.
 func Main(ctx context.Context, inv Invocation) int {
-	c := &call{version: inv.Version, args: inv.Args, in: inv.Stdin, out: inv.Stdout, err: inv.Stderr, getenv: os.Getenv}
+	c := &call{version: inv.Version, commit: inv.Commit, date: inv.Date, args: inv.Args, in: inv.Stdin, out: inv.Stdout, err: inv.Stderr, getenv: os.Getenv}
 	return c.main(ctx)
 }
 

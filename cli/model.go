@@ -51,6 +51,7 @@ func commands() []entry {
 		{"volume", groupImages, "Manage volumes.", func() any { return new(volumeCmd) }},
 		{"doctor", groupWhisk, "Examine this machine, and say what mends it.", func() any { return new(doctorCmd) }},
 		{"version", groupWhisk, "Show the version.", func() any { return new(versionCmd) }},
+		{"uninstall", groupWhisk, "Remove whisk, and what it keeps.", func() any { return new(uninstallCmd) }},
 	}
 }
 
