@@ -22,7 +22,7 @@ const (
 	maxID = 1<<32 - 1
 )
 
-const oneIDCost = "sandboxes have one id only, so apps that start as root and change to another user may not work, and files keep no other owners"
+const oneIDCost = "sandboxes have one id only, so files keep no owners, and users inside are not kept apart"
 
 // entry is a line of subuid(5) or subgid(5).
 type entry struct {
