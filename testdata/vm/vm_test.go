@@ -105,9 +105,6 @@ func makeDrive(t *testing.T) string {
 	if err := os.CopyFS(filepath.Join(top, "images"), os.DirFS(images)); err != nil {
 		t.Fatalf("copying the fixture images: %v", err)
 	}
-	if err := os.CopyFS(filepath.Join(top, "steps"), os.DirFS("steps")); err != nil {
-		t.Fatalf("copying the steps: %v", err)
-	}
 	drive := filepath.Join(dir, "drive.ext4")
 	output(t, "sh", "-c", `PATH=$PATH:/usr/sbin:/sbin mke2fs -q -t ext4 -m 0 -O ^has_journal -E root_owner=0:0 -d "$1" "$2" $(($(du -sm "$1" | cut -f1) * 5 / 4 + 32))M`, "sh", top, drive)
 	return drive

@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+
+	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/launcher/cgroup"
+)
+
+// control is what this login may do with control groups.
+func (c *call) control() cgroup.Machine {
+	return cgroup.Probe(os.Getuid(), c.getenv("XDG_RUNTIME_DIR"))
+}
+
+// limits refuses a limit that this machine cannot keep, or says that it goes on without.
+func (c *call) limits(spec *launcher.Spec) error {
+	limits := launcher.ControlLimits(&spec.App)
+	if limits.None() {
+		return nil
+	}
+	lost, hint := limits.Lost(c.control())
+	switch {
+	case lost == "":
+		return nil
+	case spec.BestEffort:
+		c.warn(lost + "; going on without")
+		return nil
+	}
+	return &launcher.Error{Message: lost, Hint: hint, Exit: launcher.ExitWhisk}
+}
+
+// sayLinger says, once to each user, what becomes of sandboxes in the background when the last login session ends.
+func (c *call) sayLinger() {
+	if !c.control().Able() {
+		return
+	}
+	who, err := user.LookupId(fmt.Sprint(os.Getuid()))
+	if err != nil || cgroup.Lingers(who.Username) {
+		return
+	}
+	const said = "said-linger"
+	if c.said(said, "off") {
+		return
+	}
+	c.warn("linger is off for your user: sandboxes in the background end when you log out")
+	c.hint("to keep them: loginctl enable-linger")
+	c.keepSaid(said, "off")
+}
