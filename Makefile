@@ -1,6 +1,8 @@
 # whisk is one static binary: `make build` is all of it. `make demo` shows it, `make test` proves it.
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.0.0-dev)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
+DATE    ?= $(shell git log -1 --format=%cI 2>/dev/null)
 PREFIX  ?= $(HOME)/.local
 export CGO_ENABLED = 0
 
@@ -11,7 +13,7 @@ GORELEASER  = github.com/goreleaser/goreleaser/v2@v2.16.0
 .PHONY: build install demo test test-needs vmtest vmtest-all vet lint bench snapshot reproducible clean
 
 build: ## the binary, ./whisk
-	go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o whisk .
+	go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)" -o whisk .
 
 install: build ## the binary, where your PATH may find it
 	install -D -m 755 whisk $(DESTDIR)$(PREFIX)/bin/whisk

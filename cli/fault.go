@@ -11,6 +11,7 @@ import (
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/image"
 	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/userns"
 )
 
 // fault prints an error and returns the exit code it calls for.
@@ -28,6 +29,10 @@ func (c *call) fault(err error) int {
 	}
 	if _, ok := errors.AsType[*image.NotFoundError](err); ok && e.Hint == "" {
 		e.Hint = "whisk images"
+	}
+	// What the machine refuses has more to it than one line: the doctor looks at the rest.
+	if _, ok := errors.AsType[*userns.Error](err); ok {
+		e.Hint = strings.TrimPrefix(e.Hint+"; all that it needs: whisk doctor", "; ")
 	}
 	c.warn(e.Message)
 	c.hint(e.Hint)

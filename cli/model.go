@@ -51,7 +51,9 @@ func commands() []entry {
 		{"load", groupImages, "Read images from an archive or layout.", func() any { return new(loadCmd) }},
 		{"save", groupImages, "Write images to an archive or layout.", func() any { return new(saveCmd) }},
 		{"volume", groupImages, "Manage volumes.", func() any { return new(volumeCmd) }},
+		{"doctor", groupWhisk, "Examine this machine, and say what mends it.", func() any { return new(doctorCmd) }},
 		{"version", groupWhisk, "Show the version.", func() any { return new(versionCmd) }},
+		{"uninstall", groupWhisk, "Remove whisk, and what it keeps.", func() any { return new(uninstallCmd) }},
 	}
 }
 

@@ -52,6 +52,9 @@ func (c *call) startStage(ctx context.Context, stdout *os.File, d stageDocument)
 	if err != nil {
 		return err
 	}
+	if err := c.dirs.Make(); err != nil {
+		return err
+	}
 	d.Version, d.Whisk, d.Dirs, d.Single = stageVersion, c.version, c.dirs, m.Single
 	doc, err := json.Marshal(d)
 	if err != nil {

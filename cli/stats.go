@@ -139,8 +139,11 @@ func share(rows, before []statsRow, over time.Duration) {
 }
 
 func (s *statsCmd) print(c *call, rows []statsRow) error {
-	if s.json() {
+	switch {
+	case s.json() && s.NoStream:
 		return writeJSON(c.out, rows)
+	case s.json():
+		return writeJSONLine(c.out, rows)
 	}
 	return statsTable(rows).write(c.out)
 }

@@ -71,6 +71,9 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 			return err
 		}
 		defer client.Close()
+		if u.Detach {
+			c.sayLinger()
+		}
 		w := &watcher{call: c, client: client, project: p.Name, follow: !u.Detach, started: map[string]bool{}}
 		return w.up(ctx, keeper.UpRequest{Specs: specs, Attach: !u.Detach, Recreate: u.Recreate})
 	})

@@ -179,6 +179,11 @@ func (s *Store) commit(l *layer, parent string) (_ layerInfo, err error) {
 			return layerInfo{}, errors.Join(storeError(s.opts.GraphRoot, "writing", err), l.split.Close())
 		}
 	}
+	if s.opts.IgnoreChownErrors {
+		if err := markOwners(l.staging.root()); err != nil {
+			return layerInfo{}, errors.Join(storeError(s.opts.GraphRoot, "writing", err), l.split.Close())
+		}
+	}
 	st, err := os.Stat(l.staging.root())
 	if err != nil {
 		return layerInfo{}, errors.Join(storeError(s.opts.GraphRoot, "reading", err), l.split.Close())

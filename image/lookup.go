@@ -47,7 +47,10 @@ func (s *Store) Lookup(ctx context.Context, name string) (_ *Image, err error) {
 	if errors.Is(err, errIncomplete) {
 		return nil, &NotFoundError{Name: name}
 	}
-	return img, err
+	if err != nil {
+		return nil, err
+	}
+	return img, s.mendOwners(ctx, img.Layers)
 }
 
 // errIncomplete marks the record of an image whose pull was killed between the record and its config.

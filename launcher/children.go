@@ -142,6 +142,16 @@ func exitCode(ws unix.WaitStatus) int {
 // waitFor reaps a child and returns its exit code.
 func waitFor(pid int) int {
 	var ws unix.WaitStatus
+	if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+		// wait4(2) would also take the stops of a process that is being moved, see drop.go.
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		for {
+			if _, err := unix.Poll(p, -1); err != unix.EINTR {
+				break
+			}
+		}
+		unix.Close(fd)
+	}
 	for {
 		_, err := unix.Wait4(pid, &ws, 0, nil)
 		if err == unix.EINTR {

@@ -22,6 +22,7 @@ type command struct {
 	rights  *rights.Rights
 	rlimits []rlimit
 	single  bool
+	lone    lone
 	tty     bool
 	first   bool // it becomes process 1 itself
 	oom     *int // OOM score, proc_pid_oom_score_adj(5); nil: the login's
@@ -50,6 +51,7 @@ func appScript(s *script, c *command) {
 		s.add(setOOMScore, mustWork, unix.SYS_WRITE, fd, value, len(value))
 		s.add("close OOM score", mustWork, unix.SYS_CLOSE, fd)
 	}
+	c.lone.makeScript(s)
 	s.add("set umask", mayFail, unix.SYS_UMASK, 0o022) // it returns the old one and cannot fail
 	if !c.rights.NoNewPrivs {
 		addFilter(s, c.rights) // while CAP_SYS_ADMIN is still there, seccomp(2)

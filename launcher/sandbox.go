@@ -28,7 +28,8 @@ type Sandbox struct {
 	// building says that built will get a value.
 	building bool
 
-	ids *idCalls // in a sandbox with one id; else nil
+	ids  *idCalls // in a sandbox with one id; else nil
+	lone *os.File // a pidfd of the app, whose user namespace later commands join; nil: it is the keeper's
 
 	procs *os.File // of its control group; nil: the keeper's
 
@@ -114,7 +115,7 @@ func Prepare(spec *Spec, o Options) (_ *Sandbox, err error) {
 		return nil, err
 	}
 	if s.maxID == 0 {
-		if err := s.do(func() (err error) { s.ids, err = answerIDCalls(); return err }); err != nil {
+		if err := s.do(func() (err error) { s.ids, err = answerIDCalls(r.Caps); return err }); err != nil {
 			return nil, err
 		}
 	}
@@ -225,7 +226,7 @@ func (s *Sandbox) Terminal(owner int) (master, slave *os.File, err error) {
 		return nil, nil, fmt.Errorf("open terminal's other end: %w", err)
 	}
 	slave = os.NewFile(uintptr(sfd), "pts")
-	if owner != 0 {
+	if owner != 0 && s.maxID != 0 { // with one id it is the owner's already
 		if err := slave.Chown(owner, -1); err != nil {
 			master.Close()
 			slave.Close()
@@ -258,7 +259,7 @@ type Started struct {
 // UserID says as which user id a command will run that asks for this user; empty stands for the app's own. Built
 // must have returned nil.
 func (s *Sandbox) UserID(user string) (int, error) {
-	who, err := lookupIdentity(s.b.root, cmp.Or(user, s.plan.user), s.maxID)
+	who, err := s.identify(user)
 	if err != nil {
 		return 0, err
 	}
@@ -268,7 +269,7 @@ func (s *Sandbox) UserID(user string) (int, error) {
 // Start starts the app; Built must have returned nil. It returns when the program is executing, or with an
 // *Error that says why it cannot be.
 func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
-	who, err := lookupIdentity(s.b.root, s.plan.user, s.maxID)
+	who, err := s.identify("")
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +285,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 	} else {
 		return nil, fmt.Errorf("make working directory: %w", err)
 	}
-	c := &command{argv: s.plan.argv, env: env, workdir: s.plan.workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, tty: s.spec.App.TTY, first: !s.plan.init, oom: s.spec.OOMScore}
+	c := &command{argv: s.plan.argv, env: env, workdir: s.plan.workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, lone: s.loneFor(who), tty: s.spec.App.TTY, first: !s.plan.init, oom: s.spec.OOMScore}
 	err = s.do(func() error {
 		if !wall.Up("descriptors") {
 			leakFolder()
@@ -375,6 +376,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		}
 		return nil, err
 	}
+	s.keepLone(who)
 	user := s.plan.user
 	return &Started{PID: s.pid, Argv: c.argv, Env: env, User: user, Workdir: c.workdir, Signal: int(s.plan.stop), Volumes: s.b.anonymous, Hidden: s.b.hidden, Walls: s.walls()}, nil
 }
@@ -435,7 +437,7 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 	}
 	var p *Process
 	err := s.do(func() error {
-		who, err := lookupIdentity(s.b.root, cmp.Or(spec.User, s.plan.user), s.maxID)
+		who, err := s.identify(spec.User)
 		if err != nil {
 			return err
 		}
@@ -450,8 +452,8 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 		if err := checkWorkdir(workdir); err != nil {
 			return err
 		}
-		c := &command{argv: spec.Argv, env: env, workdir: workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, tty: spec.TTY, oom: s.spec.OOMScore}
-		child := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), app: func(p *script) { appScript(p, c) }, name: c.argv[0], orphan: s.plan.init}
+		c := &command{argv: spec.Argv, env: env, workdir: workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, lone: s.loneFor(who), tty: spec.TTY, oom: s.spec.OOMScore}
+		child := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), root: c.lone.joinScript, app: func(p *script) { appScript(p, c) }, name: c.argv[0], orphan: s.plan.init}
 		if !child.orphan {
 			// The app is process 1 and need not know how to reap.
 			pid, h, err := birth(child)
@@ -497,6 +499,9 @@ func (s *Sandbox) Close() {
 		s.ids.close()
 		if s.procs != nil {
 			s.procs.Close()
+		}
+		if s.lone != nil {
+			s.lone.Close()
 		}
 		for _, fd := range []int{s.b.root.fd, s.b.devpts} {
 			if fd >= 0 {

@@ -57,11 +57,7 @@ func lookupIdentity(r root, spec string, max int) (*identity, error) {
 	}
 	for _, id := range append([]int{u.Uid, u.Gid}, u.Sgids...) {
 		if id < 0 || id > max {
-			hint := "use an id between 0 and 65536"
-			if max == 0 {
-				hint = "without sub-ids a sandbox has user 0 only; see docs/user-namespaces.md"
-			}
-			return nil, &Error{Message: fmt.Sprintf("cannot run as user %q: id %d is not mapped in this user namespace", spec, id), Hint: hint, Exit: ExitWhisk}
+			return nil, &Error{Message: fmt.Sprintf("cannot run as user %q: id %d is not mapped in this user namespace", spec, id), Hint: "use an id between 0 and 65536", Exit: ExitWhisk}
 		}
 	}
 	return &identity{uid: u.Uid, gid: u.Gid, groups: u.Sgids, home: u.Home}, nil

@@ -22,25 +22,25 @@ func Enter() error {
 	}
 	if word == mapped {
 		if err := syscall.Setgroups(nil); err != nil {
-			return diagnose(stepPrivilege, fmt.Errorf("setgroups: %w", err))
+			return diagnose(StepPrivilege, fmt.Errorf("setgroups: %w", err))
 		}
 	}
 	// These are no-ops unless the user ran a setuid or setgid whisk; each stops all threads, so ask first.
 	if r, e, s := unix.Getresgid(); r != 0 || e != 0 || s != 0 {
 		if err := syscall.Setresgid(0, 0, 0); err != nil {
-			return diagnose(stepPrivilege, fmt.Errorf("setresgid: %w", err))
+			return diagnose(StepPrivilege, fmt.Errorf("setresgid: %w", err))
 		}
 	}
 	if r, e, s := unix.Getresuid(); r != 0 || e != 0 || s != 0 {
 		if err := syscall.Setresuid(0, 0, 0); err != nil {
-			return diagnose(stepPrivilege, fmt.Errorf("setresuid: %w", err))
+			return diagnose(StepPrivilege, fmt.Errorf("setresuid: %w", err))
 		}
 	}
 	if err := keepToSelf(); err != nil {
-		return diagnose(stepPrivilege, fmt.Errorf("capset: %w", err))
+		return diagnose(StepPrivilege, fmt.Errorf("capset: %w", err))
 	}
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return diagnose(stepPrivilege, fmt.Errorf("making mounts private: %w", err))
+		return diagnose(StepPrivilege, fmt.Errorf("making mounts private: %w", err))
 	}
 	return nil
 }

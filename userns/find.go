@@ -7,12 +7,15 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/rootless-containers/rootlesskit/v3/pkg/parent/dynidtools"
 	"github.com/rootless-containers/rootlesskit/v3/pkg/parent/idtools"
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 // User is whose sandboxes they are.
@@ -34,10 +37,34 @@ func Current() User {
 	return u
 }
 
+// System is what the map is decided on.
+type System struct {
+	Files                fs.FS // the root directory
+	NewUIDMap, NewGIDMap Helper
+	NoNewPrivs           bool // exec gives no privilege any more, prctl(2)
+	// Directory asks a directory service for the ranges of a user; asked only where nsswitch.conf(5) says so.
+	Directory func(User) (uids, gids []idtools.SubIDRange, err error)
+}
+
+// Here is this machine.
+func Here() System {
+	return System{
+		Files:     os.DirFS("/"),
+		NewUIDMap: look("newuidmap", capSetUID), NewGIDMap: look("newgidmap", capSetGID), NoNewPrivs: noNewPrivs(),
+		// SSSD, LDAP: getsubids(1) is shadow's own way to ask for them.
+		Directory: func(u User) (uids, gids []idtools.SubIDRange, err error) {
+			return dynidtools.GetSubIDRanges(int(u.UID), u.Name)
+		},
+	}
+}
+
+// Find is System.Find on this machine.
+func Find(u User) (Map, error) { return Here().Find(u) }
+
 // Find reads what the system grants the user and decides on the map. Too small a range and a helper without
 // power are an *Error; a missing entry and a missing helper make the map Single.
-func Find(u User) (Map, error) {
-	g, err := gather(u)
+func (s System) Find(u User) (Map, error) {
+	g, err := s.gather(u)
 	if err != nil {
 		return Map{}, err
 	}
@@ -45,23 +72,23 @@ func Find(u User) (Map, error) {
 }
 
 // gather reads the files that plan decides on.
-func gather(u User) (grants, error) {
-	g := grants{user: u}
-	uids, err := readFile("/etc/subuid")
+func (s System) gather(u User) (grants, error) {
+	g := grants{user: u, distro: mend.Read(s.Files)}
+	uids, err := s.readFile("etc/subuid")
 	if err != nil {
 		return g, err
 	}
-	gids, err := readFile("/etc/subgid")
+	gids, err := s.readFile("etc/subgid")
 	if err != nil {
 		return g, err
 	}
 	g.uidEntries, g.gidEntries = parseEntries(uids), parseEntries(gids)
 	if u.UID == 0 {
-		own, err := readFile("/proc/self/uid_map")
+		own, err := s.readFile("proc/self/uid_map")
 		if err != nil {
 			return g, err
 		}
-		ownGroups, err := readFile("/proc/self/gid_map")
+		ownGroups, err := s.readFile("proc/self/gid_map")
 		if err != nil {
 			return g, err
 		}
@@ -69,20 +96,18 @@ func gather(u User) (grants, error) {
 		return g, nil
 	}
 	g.uidFile, g.gidFile = "/etc/subuid", "/etc/subgid"
-	switched, err := readFile("/etc/nsswitch.conf")
+	switched, err := s.readFile("etc/nsswitch.conf")
 	if err != nil {
 		return g, err
 	}
-	if dynamic(switched) {
-		// Ranges of a directory service (SSSD, LDAP): getsubids(1) is shadow's own way to ask for them.
-		us, gs, err := dynidtools.GetSubIDRanges(int(u.UID), u.Name)
+	if s.Directory != nil && dynamic(switched) {
+		us, gs, err := s.Directory(u)
 		if err == nil {
 			g.uidFile, g.gidFile = "subid in /etc/nsswitch.conf", "subid in /etc/nsswitch.conf"
 			g.uidEntries, g.gidEntries = fromSource(us, u), fromSource(gs, u)
 		}
 	}
-	g.uidHelper, g.gidHelper = look("newuidmap", capSetUID), look("newgidmap", capSetGID)
-	g.noNewPrivs = noNewPrivs()
+	g.uidHelper, g.gidHelper, g.noNewPrivs = s.NewUIDMap, s.NewGIDMap, s.NoNewPrivs
 	return g, nil
 }
 
@@ -97,8 +122,8 @@ func fromSource(ranges []idtools.SubIDRange, u User) []entry {
 }
 
 // readFile reads a file that may be absent.
-func readFile(path string) (string, error) {
-	text, err := os.ReadFile(path)
+func (s System) readFile(path string) (string, error) {
+	text, err := fs.ReadFile(s.Files, path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("reading id ranges: %w", err)
 	}
@@ -123,16 +148,17 @@ const (
 	capSetUID = 7
 )
 
-// helper is a program that writes a map for us.
-type helper struct {
-	path   string // absolute; empty: not found
-	root   bool   // setuid, and root's
-	caps   bool   // has the file capability it needs
-	nosuid bool   // its file system is mounted nosuid, which takes both away
+// Helper is newuidmap or newgidmap, which write a map for us.
+type Helper struct {
+	Path   string `json:"path,omitempty"`   // absolute; empty: not found
+	SetUID bool   `json:"setuid,omitempty"` // setuid, and root's
+	Caps   bool   `json:"caps,omitempty"`   // has the file capability it needs
+	// NoSUID is the mount that it is on, if that is mounted nosuid, which takes both away; else empty.
+	NoSUID string `json:"nosuid,omitempty"`
 }
 
 // look finds a helper: on PATH, and in the places where it is when PATH is poor, as in a service.
-func look(name string, capability uint) helper {
+func look(name string, capability uint) Helper {
 	path, err := exec.LookPath(name)
 	for _, dir := range []string{"/usr/bin/", "/bin/", "/usr/sbin/", "/run/wrappers/bin/"} {
 		if err == nil {
@@ -141,23 +167,38 @@ func look(name string, capability uint) helper {
 		path, err = exec.LookPath(dir + name)
 	}
 	if err != nil {
-		return helper{}
+		return Helper{}
 	}
-	h := helper{path: path}
+	h := Helper{Path: path}
 	var st unix.Stat_t
 	if unix.Stat(path, &st) == nil {
-		h.root = st.Mode&unix.S_ISUID != 0 && st.Uid == 0
+		h.SetUID = st.Mode&unix.S_ISUID != 0 && st.Uid == 0
 	}
 	var fsys unix.Statfs_t
-	if unix.Statfs(path, &fsys) == nil {
-		h.nosuid = fsys.Flags&unix.ST_NOSUID != 0
+	if unix.Statfs(path, &fsys) == nil && fsys.Flags&unix.ST_NOSUID != 0 {
+		h.NoSUID = mountOf(path)
 	}
 	// struct vfs_cap_data: magic, then the low words of permitted and inheritable (linux/capability.h).
 	data := make([]byte, 24)
 	if n, err := unix.Getxattr(path, "security.capability", data); err == nil && n >= 12 {
-		h.caps = data[4]&(1<<capability) != 0
+		h.Caps = data[4]&(1<<capability) != 0
 	}
 	return h
+}
+
+// mountOf is the nearest folder above a file that is the root of a mount.
+func mountOf(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	for path != "/" {
+		var st unix.Statx_t
+		if unix.Statx(unix.AT_FDCWD, path, 0, 0, &st) == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+			break
+		}
+		path = filepath.Dir(path)
+	}
+	return path
 }
 
 func noNewPrivs() bool {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 const (
@@ -31,9 +33,10 @@ type entry struct {
 // grants are the facts that the map is planned from.
 type grants struct {
 	user                   User
-	uidEntries, gidEntries []entry // all of them, also of others
-	uidFile, gidFile       string  // where they are written, for messages
-	uidHelper, gidHelper   helper
+	distro                 mend.Distro // whose words the remedies are in
+	uidEntries, gidEntries []entry     // all of them, also of others
+	uidFile, gidFile       string      // where they are written, for messages
+	uidHelper, gidHelper   Helper
 	noNewPrivs             bool    // exec gives no privilege any more, prctl(2)
 	ownUIDs, ownGIDs       []Range // root only: the maps of the namespace whisk itself is in
 }
@@ -55,19 +58,19 @@ func plan(g grants) (Map, error) {
 	}
 
 	uids, gids := own(g.uidEntries, g.user, g.user.UID), own(g.gidEntries, g.user, g.user.GID)
-	add := fmt.Sprintf("sudo usermod --add-subuids %s --add-subgids %[1]s %s", above(g), name(g.user))
+	add := g.distro.SubIDs(g.user.String(), above(g), lent)
 	switch {
 	case len(uids) == 0:
-		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.uidFile, name(g.user)), oneIDCost, add}), nil
+		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.uidFile, g.user), oneIDCost, add}), nil
 	case len(gids) == 0:
-		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.gidFile, name(g.user)), oneIDCost, add}), nil
+		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.gidFile, g.user), oneIDCost, add}), nil
 	}
 	for _, h := range []struct {
 		name string
-		helper
+		Helper
 	}{{"newuidmap", g.uidHelper}, {"newgidmap", g.gidHelper}} {
-		if h.path == "" {
-			return m.single(&Missing{CauseHelperMissing, h.name + " is not installed", oneIDCost, "sudo apt-get install uidmap (Debian, Ubuntu), sudo dnf install shadow-utils (Fedora)"}), nil
+		if h.Path == "" {
+			return m.single(HelperMissing(h.name, g.distro)), nil
 		}
 	}
 	for _, s := range []struct {
@@ -76,11 +79,11 @@ func plan(g grants) (Map, error) {
 	}{{g.uidFile, uids}, {g.gidFile, gids}} {
 		if n := total(s.ranges); n < lent {
 			return Map{}, &Error{Cause: CauseRangeTooSmall, Remedy: add,
-				Message: fmt.Sprintf("range too small: %s gives %s %d ids, and a sandbox needs %d", s.file, name(g.user), n, lent)}
+				Message: fmt.Sprintf("range too small: %s gives %s %d ids, and a sandbox needs %d", s.file, g.user, n, lent)}
 		}
 	}
-	for _, h := range []helper{g.uidHelper, g.gidHelper} {
-		if err := h.power(g.noNewPrivs); err != nil {
+	for _, h := range []Helper{g.uidHelper, g.gidHelper} {
+		if err := h.Power(g.noNewPrivs, g.distro); err != nil {
 			return Map{}, err
 		}
 	}
@@ -93,15 +96,20 @@ func (m Map) single(why *Missing) Map {
 	return m
 }
 
-// power checks that a helper can do more than whisk itself.
-func (h helper) power(noNewPrivs bool) error {
+// HelperMissing is what a machine without newuidmap or newgidmap lacks.
+func HelperMissing(name string, d mend.Distro) *Missing {
+	return &Missing{CauseHelperMissing, name + " is not installed", oneIDCost, d.Install(mend.IDHelpers)}
+}
+
+// Power checks that a helper can do more than whisk itself; nil if it can.
+func (h Helper) Power(noNewPrivs bool, d mend.Distro) *Error {
 	switch {
-	case !h.root && !h.caps:
-		return &Error{Cause: CauseHelperPowerless, Message: h.path + " is neither setuid root nor has file capabilities", Remedy: "sudo chmod u+s " + h.path}
-	case h.nosuid:
-		return &Error{Cause: CauseHelperPowerless, Message: h.path + " is on a file system mounted nosuid", Remedy: "sudo mount -o remount,suid the file system that holds " + h.path}
+	case !h.SetUID && !h.Caps:
+		return &Error{Cause: CauseHelperPowerless, Message: h.Path + " is neither setuid root nor has file capabilities", Remedy: d.SetUID(h.Path)}
+	case h.NoSUID != "":
+		return &Error{Cause: CauseHelperPowerless, Message: fmt.Sprintf("%s is on a file system mounted nosuid (%s)", h.Path, h.NoSUID), Remedy: d.SUIDMount(h.NoSUID)}
 	case noNewPrivs:
-		return &Error{Cause: CauseHelperPowerless, Message: h.path + " has no power here: no_new_privs is set on this process", Remedy: "start whisk outside of the service or container that sets it (NoNewPrivileges=no)"}
+		return &Error{Cause: CauseHelperPowerless, Message: h.Path + " has no power here: no_new_privs is set on this process", Remedy: "start whisk outside of the service or container that sets it (NoNewPrivileges=no)"}
 	}
 	return nil
 }
@@ -194,16 +202,17 @@ func covers(own []Range, base uint64) bool {
 	})
 }
 
-// above is a range for usermod(8) behind all that are given.
-func above(g grants) string {
+// above is the first id of a range for usermod(8) behind all that are given.
+func above(g grants) uint64 {
 	free := uint64(100000) // SUB_UID_MIN, login.defs(5)
 	for _, e := range slices.Concat(g.uidEntries, g.gidEntries) {
 		free = max(free, uint64(e.start)+uint64(e.size))
 	}
-	return fmt.Sprintf("%d-%d", free, free+lent-1)
+	return free
 }
 
-func name(u User) string {
+// String is the user's name, or the number of one without.
+func (u User) String() string {
 	if u.Name != "" {
 		return u.Name
 	}

@@ -9,7 +9,7 @@ import (
 
 var (
 	ann    = User{Name: "ann", UID: 1000, GID: 100}
-	setuid = helper{path: "/usr/bin/newxidmap", root: true}
+	setuid = Helper{Path: "/usr/bin/newxidmap", SetUID: true}
 )
 
 func TestPlan(t *testing.T) {
@@ -23,7 +23,7 @@ func TestPlan(t *testing.T) {
 	}{
 		"a range each": {grants: grants{user: ann, uidEntries: usual, gidEntries: usual, uidHelper: setuid, gidHelper: setuid},
 			uids: []Range{{0, 1000, 1}, {1, 100000, 65536}}, gids: []Range{{0, 100, 1}, {1, 100000, 65536}}},
-		"by number, file capabilities": {grants: grants{user: ann, uidEntries: []entry{{"1000", 100000, 65536}}, gidEntries: usual, uidHelper: helper{path: "/n", caps: true}, gidHelper: helper{path: "/n", caps: true}},
+		"by number, file capabilities": {grants: grants{user: ann, uidEntries: []entry{{"1000", 100000, 65536}}, gidEntries: usual, uidHelper: Helper{Path: "/n", Caps: true}, gidHelper: Helper{Path: "/n", Caps: true}},
 			uids: []Range{{0, 1000, 1}, {1, 100000, 65536}}, gids: []Range{{0, 100, 1}, {1, 100000, 65536}}},
 		"several ranges, one after the other": {grants: grants{user: ann, uidEntries: []entry{{"ann", 300000, 65536}, {"bob", 200000, 65536}, {"ann", 100000, 1000}}, gidEntries: usual, uidHelper: setuid, gidHelper: setuid},
 			uids: []Range{{0, 1000, 1}, {1, 100000, 1000}, {1001, 300000, 64536}}, gids: []Range{{0, 100, 1}, {1, 100000, 65536}}},
@@ -39,8 +39,8 @@ func TestPlan(t *testing.T) {
 		"no helper": {grants: grants{user: ann, uidEntries: usual, gidEntries: usual, uidHelper: setuid}, cause: CauseHelperMissing, says: "newgidmap is not installed"},
 
 		"too small":          {grants: grants{user: ann, uidFile: "/etc/subuid", uidEntries: []entry{{"ann", 100000, 1000}}, gidEntries: usual, uidHelper: setuid, gidHelper: setuid}, cause: CauseRangeTooSmall, says: "range too small: /etc/subuid gives ann 1000 ids, and a sandbox needs 65536"},
-		"helper not setuid":  {grants: grants{user: ann, uidEntries: usual, gidEntries: usual, uidHelper: setuid, gidHelper: helper{path: "/usr/bin/newgidmap"}}, cause: CauseHelperPowerless, says: "/usr/bin/newgidmap is neither setuid root nor has file capabilities"},
-		"helper on nosuid":   {grants: grants{user: ann, uidEntries: usual, gidEntries: usual, uidHelper: helper{path: "/n", root: true, nosuid: true}, gidHelper: setuid}, cause: CauseHelperPowerless, says: "nosuid"},
+		"helper not setuid":  {grants: grants{user: ann, uidEntries: usual, gidEntries: usual, uidHelper: setuid, gidHelper: Helper{Path: "/usr/bin/newgidmap"}}, cause: CauseHelperPowerless, says: "/usr/bin/newgidmap is neither setuid root nor has file capabilities"},
+		"helper on nosuid":   {grants: grants{user: ann, uidEntries: usual, gidEntries: usual, uidHelper: Helper{Path: "/n", SetUID: true, NoSUID: "/usr"}, gidHelper: setuid}, cause: CauseHelperPowerless, says: "nosuid (/usr)"},
 		"under no_new_privs": {grants: grants{user: ann, uidEntries: usual, gidEntries: usual, uidHelper: setuid, gidHelper: setuid, noNewPrivs: true}, cause: CauseHelperPowerless, says: "no_new_privs"},
 		"root":               {grants: grants{uidEntries: usual, ownUIDs: everything, ownGIDs: everything}, uids: []Range{{0, 0, 1}, {1, rootBase, 65536}}, gids: []Range{{0, 0, 1}, {1, rootBase, 65536}}},
 		"root, the place taken": {grants: grants{uidEntries: []entry{{"x", rootBase + 5, 10}}, ownUIDs: everything, ownGIDs: everything},

@@ -3,25 +3,37 @@ package userns
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
-// step is where the kernel said no.
-type step int
+// Step is where the kernel said no.
+type Step string
 
+// The steps.
 const (
-	stepClone     step = iota // making the namespace
-	stepMap                   // writing its maps
-	stepPrivilege             // using the rights it should give
+	StepClone     Step = "clone"     // making the namespace
+	StepMap       Step = "map"       // writing its maps
+	StepPrivilege Step = "privilege" // using the rights it should give
 )
 
 // Probe makes a user and a mount namespace in a child that ends at once, and uses a right in it. It says what stands
 // in the way as an *Error, nil if nothing does. It takes about a millisecond; Start needs no Probe before it.
 func Probe() error {
+	if f := Try(); f != nil {
+		return f.Explain(mend.Here())
+	}
+	return nil
+}
+
+// Try is Probe that gives the facts of a refusal, from which the cause is found; nil if nothing stands in the way.
+func Try() *Facts {
 	try := func(sys *syscall.SysProcAttr) error {
 		// Nothing is ever executed: the last step is certain to fail, with an error that no wall answers
 		// with. Any other error is what the child was not allowed to do before.
@@ -33,58 +45,79 @@ func Probe() error {
 	}
 	flags := uintptr(syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS)
 	if err := try(&syscall.SysProcAttr{Cloneflags: flags}); err != nil {
-		return diagnose(stepClone, err)
+		return gatherFacts(StepClone, err)
 	}
 	if err := try(&syscall.SysProcAttr{Cloneflags: flags, Chroot: "/"}); err != nil {
-		return diagnose(stepPrivilege, fmt.Errorf("chroot: %w", err))
+		return gatherFacts(StepPrivilege, fmt.Errorf("chroot: %w", err))
 	}
 	return nil
 }
 
-// facts are what the cause is found from.
-type facts struct {
-	step  step
-	errno syscall.Errno
-	root  bool // euid 0
+// Facts are what the cause of a refusal is found from.
+type Facts struct {
+	Step  Step          `json:"step"`
+	Errno syscall.Errno `json:"errno"`
+	Root  bool          `json:"root,omitempty"` // euid 0
 	// Sysctls, empty where the kernel does not have them.
-	cloneSwitch  string // kernel.unprivileged_userns_clone
-	maxUserNS    string // user.max_user_namespaces
-	armor        string // kernel.apparmor_restrict_unprivileged_userns
-	profile      string // AppArmor profile of this process: "docker-default (enforce)"
-	filtered     bool   // under a seccomp filter
-	chrooted     bool   // the root directory is not the root of a mount
-	kernelHas    bool   // /proc/self/ns/user is there, or no /proc is to look at
-	unmappedSelf bool   // this process's own id has no meaning in its namespace
+	CloneSwitch string `json:"clone_switch,omitempty"` // kernel.unprivileged_userns_clone
+	MaxUserNS   string `json:"max_user_ns,omitempty"`  // user.max_user_namespaces
+	Restricted  string `json:"restricted,omitempty"`   // kernel.apparmor_restrict_unprivileged_userns
+
+	Profile      string `json:"profile,omitempty"`       // AppArmor profile of this process: "docker-default (enforce)"
+	Filtered     bool   `json:"filtered,omitempty"`      // under a seccomp filter
+	Chrooted     bool   `json:"chrooted,omitempty"`      // the root directory is not the root of a mount
+	KernelHas    bool   `json:"kernel_has,omitempty"`    // /proc/self/ns/user is there, or no /proc is to look at
+	UnmappedSelf bool   `json:"unmapped_self,omitempty"` // this process's own id has no meaning in its namespace
+	Exe          string `json:"exe,omitempty"`           // whisk's own file
+
+	err error
 }
 
 // diagnose finds the cause of a refusal.
-func diagnose(at step, err error) error {
-	f := facts{step: at, root: os.Geteuid() == 0}
-	errors.As(err, &f.errno)
-	f.cloneSwitch = sysctl("kernel/unprivileged_userns_clone")
-	f.maxUserNS = sysctl("user/max_user_namespaces")
-	f.armor = sysctl("kernel/apparmor_restrict_unprivileged_userns")
-	f.profile = profile()
-	mode, e := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
-	f.filtered = e == nil && mode == 2
-	var st unix.Statx_t
-	if unix.Statx(unix.AT_FDCWD, "/", 0, 0, &st) == nil && st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
-		f.chrooted = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0
+func diagnose(at Step, err error) error { return gatherFacts(at, err).Explain(mend.Here()) }
+
+// Explain names the cause, with the remedy as this distribution words it.
+func (f Facts) Explain(d mend.Distro) *Error {
+	found := classify(f, d)
+	found.Err = f.err
+	if found.Err == nil && f.Errno != 0 {
+		found.Err = f.Errno
 	}
-	_, noProc := os.Stat("/proc/self/ns")
-	_, e = os.Stat("/proc/self/ns/user")
-	f.kernelHas = e == nil || noProc != nil
-	if own, e := os.ReadFile("/proc/self/uid_map"); e == nil && at == stepClone {
-		_, ok := outside(parseOwn(string(own)), uint32(os.Geteuid()))
-		f.unmappedSelf = !ok
-	}
-	found := classify(f)
-	found.Err = err
 	return found
 }
 
-func sysctl(name string) string {
-	text, err := os.ReadFile("/proc/sys/" + name)
+// gatherFacts looks round after a refusal.
+func gatherFacts(at Step, err error) *Facts {
+	f := Facts{Step: at, Root: os.Geteuid() == 0, err: err}
+	errors.As(err, &f.Errno)
+	f.Sysctls(os.DirFS("/"))
+	f.Profile = profile()
+	f.Exe, _ = os.Readlink("/proc/self/exe")
+	mode, e := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
+	f.Filtered = e == nil && mode == 2
+	var st unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, "/", 0, 0, &st) == nil && st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+		f.Chrooted = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0
+	}
+	_, noProc := os.Stat("/proc/self/ns")
+	_, e = os.Stat("/proc/self/ns/user")
+	f.KernelHas = e == nil || noProc != nil
+	if own, e := os.ReadFile("/proc/self/uid_map"); e == nil && at == StepClone {
+		_, ok := outside(parseOwn(string(own)), uint32(os.Geteuid()))
+		f.UnmappedSelf = !ok
+	}
+	return &f
+}
+
+// Sysctls reads those that decide, from a machine's files.
+func (f *Facts) Sysctls(root fs.FS) {
+	f.CloneSwitch = sysctl(root, "kernel/unprivileged_userns_clone")
+	f.MaxUserNS = sysctl(root, "user/max_user_namespaces")
+	f.Restricted = sysctl(root, "kernel/apparmor_restrict_unprivileged_userns")
+}
+
+func sysctl(root fs.FS, name string) string {
+	text, err := fs.ReadFile(root, "proc/sys/"+name)
 	if err != nil {
 		return ""
 	}
@@ -102,34 +135,34 @@ func profile() string {
 
 // classify names the cause. The order matters: a switch that is off explains a refusal better than a filter that
 // may or may not have been asked.
-func classify(f facts) *Error {
-	denied := f.errno == syscall.EPERM || f.errno == syscall.EACCES
-	confined := strings.HasSuffix(f.profile, "(enforce)")
+func classify(f Facts, d mend.Distro) *Error {
+	denied := f.Errno == syscall.EPERM || f.Errno == syscall.EACCES
+	confined := strings.HasSuffix(f.Profile, "(enforce)")
 	switch {
-	case f.step == stepClone && (!f.kernelHas || f.errno == syscall.EINVAL || f.errno == syscall.ENOSYS):
+	case f.Step == StepClone && (!f.KernelHas || f.Errno == syscall.EINVAL || f.Errno == syscall.ENOSYS):
 		return &Error{Cause: CauseNoKernel, Message: "this kernel has no user namespaces (CONFIG_USER_NS)"}
-	case f.step == stepClone && denied && f.cloneSwitch == "0" && !f.root:
-		return &Error{Cause: CauseCloneOff, Message: "user namespaces are off: kernel.unprivileged_userns_clone is 0", Remedy: "sudo sysctl -w kernel.unprivileged_userns_clone=1"}
-	case f.step == stepClone && f.maxUserNS == "0":
-		return &Error{Cause: CauseMaxZero, Message: "user namespaces are off: user.max_user_namespaces is 0", Remedy: "sudo sysctl -w user.max_user_namespaces=28633"}
-	case f.step == stepClone && (f.errno == syscall.ENOSPC || f.errno == syscall.EUSERS):
-		return &Error{Cause: CauseExhausted, Message: fmt.Sprintf("no more namespaces fit: user.max_user_namespaces is %s, and namespaces nest 32 deep at most", f.maxUserNS), Remedy: "sudo sysctl -w user.max_user_namespaces=28633 (and the other user.max_*_namespaces)"}
-	case denied && f.armor == "1" && !f.root:
-		return &Error{Cause: CauseAppArmor, Message: "AppArmor withholds the rights of user namespaces: kernel.apparmor_restrict_unprivileged_userns is 1", Remedy: "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"}
-	case f.step == stepClone && denied && f.filtered:
+	case f.Step == StepClone && denied && f.CloneSwitch == "0" && !f.Root:
+		return &Error{Cause: CauseCloneOff, Message: "user namespaces are off: kernel.unprivileged_userns_clone is 0", Remedy: d.Sysctl("kernel.unprivileged_userns_clone", "1")}
+	case f.Step == StepClone && f.MaxUserNS == "0":
+		return &Error{Cause: CauseMaxZero, Message: "user namespaces are off: user.max_user_namespaces is 0", Remedy: d.Sysctl("user.max_user_namespaces", "28633")}
+	case f.Step == StepClone && (f.Errno == syscall.ENOSPC || f.Errno == syscall.EUSERS):
+		return &Error{Cause: CauseExhausted, Message: fmt.Sprintf("no more namespaces fit: user.max_user_namespaces is %s, and namespaces nest 32 deep at most", f.MaxUserNS), Remedy: d.Sysctl("user.max_user_namespaces", "28633") + " (and the other user.max_*_namespaces)"}
+	case denied && f.Restricted == "1" && !f.Root:
+		return &Error{Cause: CauseAppArmor, Message: "AppArmor withholds the rights of user namespaces: kernel.apparmor_restrict_unprivileged_userns is 1", Remedy: d.Profile(f.Exe)}
+	case f.Step == StepClone && denied && f.Filtered:
 		return &Error{Cause: CauseSeccomp, Message: "a seccomp filter refuses user namespaces, as container engines set one", Remedy: "start the outer container with --security-opt seccomp=unconfined"}
-	case f.step == stepClone && denied && f.chrooted:
+	case f.Step == StepClone && denied && f.Chrooted:
 		return &Error{Cause: CauseChroot, Message: "user namespaces cannot be made from within a chroot", Remedy: "enter with a mount namespace: sudo unshare --mount --root=DIR, or systemd-nspawn -D DIR"}
 	case denied && confined:
-		return &Error{Cause: CauseAppArmor, Message: fmt.Sprintf("the AppArmor profile %s of this process withholds the rights of user namespaces", strings.TrimSuffix(f.profile, " (enforce)")), Remedy: "start the outer container with --security-opt apparmor=unconfined"}
-	case denied && f.filtered:
+		return &Error{Cause: CauseAppArmor, Message: fmt.Sprintf("the AppArmor profile %s of this process withholds the rights of user namespaces", strings.TrimSuffix(f.Profile, " (enforce)")), Remedy: "start the outer container with --security-opt apparmor=unconfined"}
+	case denied && f.Filtered:
 		return &Error{Cause: CauseSeccomp, Message: "a seccomp filter withholds the rights of user namespaces, as container engines set one", Remedy: "start the outer container with --security-opt seccomp=unconfined"}
-	case f.step == stepClone && denied && f.unmappedSelf:
+	case f.Step == StepClone && denied && f.UnmappedSelf:
 		return &Error{Cause: CauseOther, Message: "this process's own id is not mapped in the namespace that it is in"}
 	}
-	return &Error{Cause: CauseOther, Message: map[step]string{
-		stepClone:     "the kernel refuses a user namespace",
-		stepMap:       "the kernel refuses the id map",
-		stepPrivilege: "the kernel withholds the rights of the user namespace",
-	}[f.step]}
+	return &Error{Cause: CauseOther, Message: map[Step]string{
+		StepClone:     "the kernel refuses a user namespace",
+		StepMap:       "the kernel refuses the id map",
+		StepPrivilege: "the kernel withholds the rights of the user namespace",
+	}[f.Step]}
 }

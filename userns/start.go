@@ -78,7 +78,7 @@ func (m Map) Start(ctx context.Context, s Stage) (*Process, error) {
 	if err := <-started; err != nil {
 		switch err {
 		case syscall.EPERM, syscall.EACCES, syscall.ENOSPC, syscall.EUSERS, syscall.EINVAL, syscall.ENOSYS:
-			return nil, diagnose(stepClone, err)
+			return nil, diagnose(StepClone, err)
 		}
 		return nil, fmt.Errorf("starting stage %s: %w", s.Name, err) // nothing to do with namespaces: no memory, no such Dir
 	}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 // write maps process pid: itself where it may (one id, or as root), else with newuidmap and newgidmap side by side.
@@ -17,13 +19,13 @@ func (m Map) write(ctx context.Context, pid int) error {
 	if m.Single {
 		// Before gid_map: whoever could drop a group could gain what the group is kept from.
 		if err := writeFile(dir+"setgroups", "deny"); err != nil {
-			return diagnose(stepMap, err)
+			return diagnose(StepMap, err)
 		}
 	}
 	if m.Single || os.Geteuid() == 0 {
 		for _, f := range []struct{ name, text string }{{"uid_map", lines(m.UIDs)}, {"gid_map", lines(m.GIDs)}} {
 			if err := writeFile(dir+f.name, f.text); err != nil {
-				return diagnose(stepMap, err)
+				return diagnose(StepMap, err)
 			}
 		}
 		return nil
@@ -51,8 +53,9 @@ func writeFile(path, text string) error {
 // starts with a trial clone to learn about pidfds.
 func runHelper(ctx context.Context, name string, capability uint, pid int, ranges []Range) error {
 	h := look(name, capability)
-	if h.path == "" {
-		return &Error{Cause: CauseHelperMissing, Message: name + " is not installed", Remedy: "sudo apt-get install uidmap (Debian, Ubuntu), sudo dnf install shadow-utils (Fedora)"}
+	if h.Path == "" {
+		m := HelperMissing(name, mend.Here())
+		return &Error{Cause: m.Cause, Message: m.What, Remedy: m.Remedy}
 	}
 	argv := []string{name, strconv.Itoa(pid)}
 	for _, r := range ranges {
@@ -70,7 +73,7 @@ func runHelper(ctx context.Context, name string, capability uint, pid int, range
 		return fmt.Errorf("running %s: %w", name, err)
 	}
 	defer said.Close()
-	child, err := syscall.ForkExec(h.path, argv, &syscall.ProcAttr{
+	child, err := syscall.ForkExec(h.Path, argv, &syscall.ProcAttr{
 		Env:   []string{"PATH=/usr/bin:/bin", "LC_ALL=C"},
 		Files: []uintptr{null.Fd(), null.Fd(), says.Fd()},
 	})
@@ -108,8 +111,8 @@ func wait(pid int) (status syscall.WaitStatus, err error) {
 }
 
 // refused makes one line of what the helper said.
-func refused(h helper, name, args, said string) error {
-	if err := h.power(noNewPrivs()); err != nil {
+func refused(h Helper, name, args, said string) error {
+	if err := h.Power(noNewPrivs(), mend.Here()); err != nil {
 		return err
 	}
 	said = strings.Join(strings.Fields(strings.ReplaceAll(said, name+":", "")), " ")

@@ -57,7 +57,7 @@ func (m Machine) lacks() (why, hint string) {
 	case !m.Systemd:
 		return "no systemd runs here to give whisk a control group of its own", "leave the limit away, or start without it: --best-effort"
 	case m.Bus == "":
-		return "your login has no systemd of its own to ask for a control group (no D-Bus socket in XDG_RUNTIME_DIR)", "sudo apt-get install dbus-user-session, then log in anew; su and sudo are no login, machinectl shell is"
+		return "your login has no systemd of its own to ask for a control group (no D-Bus socket in XDG_RUNTIME_DIR)", "log in through ssh, a display manager or machinectl shell, not su or sudo; on Debian the package dbus-user-session is needed, too"
 	}
 	return "", ""
 }
