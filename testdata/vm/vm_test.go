@@ -21,6 +21,7 @@ type step struct {
 	as     string // dev unless said otherwise
 	script string
 	want   string // must be in the output
+	golden string // the file that the output must be, without its end
 	limit  time.Duration
 }
 
@@ -31,14 +32,14 @@ func TestVM(t *testing.T) {
 		t.Run(suite, func(t *testing.T) {
 			disk := buildDisk(t, suite)
 			for _, v := range variants() {
-				t.Run(v.name, func(t *testing.T) { v.run(t, disk, drive) })
+				t.Run(v.name, func(t *testing.T) { v.run(t, suite, disk, drive) })
 			}
 		})
 	}
 }
 
 // run boots a machine and takes the variant's steps; the first that fails ends them.
-func (v variant) run(t *testing.T, disk, drive string) {
+func (v variant) run(t *testing.T, suite, disk, drive string) {
 	dir, err := os.MkdirTemp("", "vm") // short: a socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)
@@ -77,10 +78,34 @@ func (v variant) run(t *testing.T, disk, drive string) {
 		if r.Exit != 0 || !strings.Contains(r.Output, s.want) {
 			t.Fatalf("FAIL  %s: exit code %d %s after %.0f s, wanted 0 and %q; it said:\n%s\nconsole:\n%s", s.name, r.Exit, r.Error, took, s.want, r.Output, m.Tail())
 		}
+		if s.golden != "" {
+			compare(t, filepath.Join("golden", s.golden+"."+suite+".txt"), r.Output)
+		}
 		t.Logf("ok    %-40s %.0f s", s.name, took)
 		if testing.Verbose() && strings.TrimSpace(r.Output) != "" {
 			t.Logf("      %s", strings.ReplaceAll(strings.TrimSpace(r.Output), "\n", "\n      "))
 		}
+	}
+}
+
+// compare holds what was said against a golden file.
+func compare(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v: to write it, run with -update, and read it", err)
+	}
+	if got != string(want) {
+		t.Fatalf("FAIL  it said:\n%s\nand %s has:\n%s", got, file, want)
 	}
 }
 
