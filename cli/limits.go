@@ -44,7 +44,8 @@ func (c *call) sayLinger() {
 	if c.said(said, "off") {
 		return
 	}
-	c.warn("linger is off for your user: sandboxes in the background end when you log out")
-	c.hint("to keep them: loginctl enable-linger")
+	// In the words of whisk doctor.
+	c.warn("lingering is off: sandboxes in the background end with your last session")
+	c.hint("loginctl enable-linger")
 	c.keepSaid(said, "off")
 }

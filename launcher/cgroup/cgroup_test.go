@@ -57,6 +57,27 @@ func TestLost(t *testing.T) {
 	}
 }
 
+func TestKept(t *testing.T) {
+	all := Limits{Memory: 1 << 30, CPUs: 2, Pids: 5}
+	for _, c := range []struct {
+		name    string
+		machine Machine
+		want    Limits
+	}{
+		{"everything", Machine{Unified: true, Systemd: true, Bus: "/bus", Controllers: []string{"cpu", "memory", "pids"}}, all},
+		{"what is delegated", Machine{Unified: true, Systemd: true, Bus: "/bus", Controllers: []string{"memory"}}, Limits{Memory: 1 << 30}},
+		{"nothing without a bus", Machine{Unified: true, Systemd: true, Controllers: []string{"cpu", "memory", "pids"}}, Limits{}},
+	} {
+		got := all.Kept(c.machine)
+		if got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
+		}
+		if lost, _ := got.Lost(c.machine); lost != "" {
+			t.Errorf("%s: what is kept is lost: %s", c.name, lost)
+		}
+	}
+}
+
 func TestUnitName(t *testing.T) {
 	if got, want := unitName("my shop/ü", 42), "whisk-my_shop__-42.scope"; got != want {
 		t.Errorf("%q, want %q", got, want)
