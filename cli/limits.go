@@ -16,19 +16,11 @@ func (c *call) control() cgroup.Machine {
 
 // limits refuses a limit that this machine cannot keep, or says that it goes on without.
 func (c *call) limits(spec *launcher.Spec) error {
-	limits := launcher.ControlLimits(&spec.App)
-	if limits.None() {
-		return nil
-	}
-	lost, hint := limits.Lost(c.control())
-	switch {
-	case lost == "":
-		return nil
-	case spec.BestEffort:
+	_, lost, err := launcher.KeepLimits(spec, c.control())
+	if err == nil && lost != "" {
 		c.warn(lost + "; going on without")
-		return nil
 	}
-	return &launcher.Error{Message: lost, Hint: hint, Exit: launcher.ExitWhisk}
+	return err
 }
 
 // sayLinger says, once to each user, what becomes of sandboxes in the background when the last login session ends.

@@ -34,6 +34,17 @@ func ControlLimits(app *config.App) cgroup.Limits {
 	return cgroup.Limits{Memory: app.Memory, CPUs: app.CPUs, Pids: max(app.Pids, 0)}
 }
 
+// KeepLimits gives those of a sandbox's ControlLimits that this machine can keep. One that it cannot is an *Error, or, for a
+// sandbox that does without, told by lost: a limit that is ignored is worse than none.
+func KeepLimits(spec *Spec, m cgroup.Machine) (kept cgroup.Limits, lost string, err error) {
+	limits := ControlLimits(&spec.App)
+	lost, hint := limits.Lost(m)
+	if lost != "" && !spec.BestEffort {
+		return cgroup.Limits{}, lost, &Error{Message: lost, Hint: hint, Exit: ExitWhisk}
+	}
+	return limits.Kept(m), lost, nil
+}
+
 // loginLimits are the resource limits of an app that asks for none: those of the login, and a bound on processes.
 func loginLimits() []rlimit {
 	var out []rlimit

@@ -28,13 +28,10 @@ type grouped struct {
 // takes as long as all the rest of its start.
 func (s *server) control(ctx context.Context, spec *launcher.Spec, background bool) <-chan grouped {
 	out := make(chan grouped, 1)
-	limits := launcher.ControlLimits(&spec.App)
-	if lost, hint := limits.Lost(s.doc.Machine); lost != "" {
-		if !spec.BestEffort {
-			out <- grouped{err: &launcher.Error{Message: lost, Hint: hint, Exit: launcher.ExitWhisk}}
-			return out
-		}
-		limits = limits.Kept(s.doc.Machine)
+	limits, _, err := launcher.KeepLimits(spec, s.doc.Machine)
+	if err != nil {
+		out <- grouped{err: err}
+		return out
 	}
 	if !s.doc.Machine.Able() || limits.None() && !background {
 		out <- grouped{}
