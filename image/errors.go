@@ -103,7 +103,18 @@ func rootCause(err error) string {
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		text = pe.Error()
 	}
-	return strings.Join(strings.Fields(text), " ")
+	return brief(strings.Join(strings.Fields(text), " "))
+}
+
+// maxSaid is how much of a stranger's text goes into a message.
+const maxSaid = 500
+
+// brief cuts text that may be of any length.
+func brief(text string) string {
+	if len(text) <= maxSaid {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxSaid], "") + "…"
 }
 
 // catch turns a panic of the library into an error: it panics where it cannot open one of its lock files, as on a file

@@ -65,7 +65,7 @@ func linkEntry(kind byte, name, target string) tarEntry {
 func unpackTo(t testing.TB, layer []byte, ignoreChown bool) (string, unpacked, error) {
 	t.Helper()
 	dir := t.TempDir()
-	got, err := unpackLayer(t.Context(), bytes.NewReader(layer), dir, ignoreChown, io.Discard)
+	got, err := unpackLayer(t.Context(), bytes.NewReader(layer), dir, ignoreChown, defaultLimits(), io.Discard)
 	return dir, got, err
 }
 
@@ -245,7 +245,7 @@ func FuzzUnpack(f *testing.F) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // a sparse file may be long
 		defer cancel()
-		_, _ = unpackLayer(ctx, bytes.NewReader(layer), dir, true, io.Discard)
+		_, _ = unpackLayer(ctx, bytes.NewReader(layer), dir, true, defaultLimits(), io.Discard)
 		if names, err := os.ReadDir(outside); err != nil || len(names) != 1 {
 			t.Fatalf("the layer reached out: %v, %v", names, err)
 		}
