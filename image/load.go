@@ -250,7 +250,7 @@ func pick(found []packed, opts LoadOptions) ([]packed, error) {
 			}
 		}
 		if len(chosen) == 0 {
-			return nil, &Error{Message: fmt.Sprintf("it holds no image %q", opts.Ref), Remedy: "it holds: " + brief(strings.Join(all, ", "))}
+			return nil, &Error{Message: fmt.Sprintf("it holds no image %q", opts.Ref), Remedy: "it holds: " + cut(strings.Join(all, ", "), maxSaid)}
 		}
 		found = chosen[:1]
 	}

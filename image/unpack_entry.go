@@ -260,11 +260,12 @@ func (u *unpacker) attributes(fd int, hdr *tar.Header) error {
 	return nil
 }
 
-// wantedXattr tells which attributes a layer may set. Those of overlayfs would change what a mount shows, trusted.* is
+// wantedXattr tells which attributes a layer may set. Those of overlayfs and of what stands in for it, and whisk's own, would change what a mount shows, trusted.* is
 // for the host's root, and labels are the host's policy.
 func wantedXattr(name string) bool {
 	switch {
-	case strings.HasPrefix(name, "user.overlay."), strings.HasPrefix(name, "trusted."), name == "security.selinux":
+	case strings.HasPrefix(name, "user.overlay."), strings.HasPrefix(name, "user.fuseoverlayfs."), strings.HasPrefix(name, "user.containers."),
+		strings.HasPrefix(name, "user.whisk."), strings.HasPrefix(name, "trusted."), name == "security.selinux":
 		return false
 	}
 	return strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "security.") || strings.HasPrefix(name, "system.posix_acl_")

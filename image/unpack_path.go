@@ -62,7 +62,7 @@ func (u *unpacker) openParent(dir string, create bool) (int, error) {
 		}
 		fd, err = u.openIn(dir, unix.O_PATH|unix.O_DIRECTORY)
 	}
-	if err == nil {
+	if err == nil && !u.naive {
 		if err = tooDeep(fd); err != nil {
 			unix.Close(fd)
 		}
