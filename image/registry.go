@@ -108,7 +108,20 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !w.inner && isInner(r.URL.Host) && wall.Up("registry redirects") {
 		return nil, &innerError{r.URL.Host}
 	}
-	return w.next.RoundTrip(r)
+	resp, err := w.next.RoundTrip(r)
+	if err == nil && (resp.StatusCode >= http.StatusMultipleChoices || r.URL.Path == "/v2/") {
+		// What nobody looks at is read to its end all the same, to use the connection again.
+		resp.Body = short{io.LimitReader(resp.Body, maxRefusal), resp.Body}
+	}
+	return resp, err
+}
+
+// maxRefusal is how much of an answer without an image in it is read.
+const maxRefusal = 1 << 20
+
+type short struct {
+	io.Reader
+	io.Closer
 }
 
 // send makes a request, again if what failed may pass. The caller closes the body of an answer of 2xx; all others are
