@@ -104,7 +104,23 @@ func rootCause(err error) string {
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		text = pe.Error()
 	}
-	return strings.Join(strings.Fields(text), " ")
+	return cut(strings.Join(strings.Fields(text), " "), maxSaid)
+}
+
+// How much of a stranger's text goes into a message, in bytes: of a whole error, and of one name in it.
+const (
+	maxSaid  = 500
+	maxNamed = 100
+)
+
+// brief cuts a name that may be of any length.
+func brief(name string) string { return cut(name, maxNamed) }
+
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	return strings.ToValidUTF8(text[:n], "") + "…"
 }
 
 // catch turns a panic of the library into an error: it panics where it cannot open one of its lock files, as on a file
