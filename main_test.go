@@ -90,6 +90,11 @@ func prepare() (dir string, err error) {
 	if err := buildStranger(filepath.Join(dir, "stranger")); err != nil {
 		return dir, err
 	}
+	build = exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "gosu"), "./internal/gosu")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // images have no libraries for it
+	if out, err := build.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("building internal/gosu: %w\n%s", err, out)
+	}
 	images := exec.Command("testdata/images/build")
 	images.Stderr = os.Stderr
 	layout, err := images.Output()

@@ -56,8 +56,8 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 		if err := u.apply(all[i]); err != nil {
 			return err
 		}
-		if lost := launcher.LostLimits(&all[i].App); lost != "" && u.BestEffort {
-			c.warnf("%s: %s; going on without", all[i].App.Name, lost)
+		if err := c.limits(all[i]); err != nil {
+			return err
 		}
 	}
 	if err := c.guard(all...); err != nil {
@@ -78,6 +78,9 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 			return err
 		}
 		defer client.Close()
+		if u.Detach {
+			c.sayLinger()
+		}
 		w := &watcher{call: c, client: client, project: p.Name, follow: !u.Detach, started: map[string]bool{}}
 		return w.up(ctx, keeper.UpRequest{Specs: specs, Attach: !u.Detach, Recreate: u.Recreate})
 	})
