@@ -10,7 +10,7 @@ export CGO_ENABLED = 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GORELEASER  = github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: build install demo test test-needs vet lint bench snapshot reproducible clean
+.PHONY: build install demo test test-needs vmtest vmtest-all vet lint bench snapshot check-release reproducible test-arm64 clean
 
 build: ## the binary, ./whisk
 	go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)" -o whisk .
@@ -32,8 +32,15 @@ test-needs: ## what the tests run on: Debian packages (installed when root), fix
 	testdata/install
 	testdata/images/build
 
+vmtest: ## Debian 13 as it is installed, and without sub-ids, in a virtual machine; some ten minutes
+	go test -tags vm -count=1 -v -timeout 30m -run 'TestVM/trixie/(plain|no-sub-ids)$$' ./testdata/vm
+
+vmtest-all: ## Debian 12 and 13, and every variant of a machine that lacks something
+	go test -tags vm -count=1 -v -timeout 3h ./testdata/vm
+
 vet:
 	go vet ./...
+	go vet -tags vm ./testdata/vm ./testdata/vm/agent
 
 lint: vet ## golangci-lint where there is one, else the part of it that Go brings or can fetch
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "gofmt -w $$files" >&2; exit 1; fi
@@ -44,6 +51,12 @@ bench: build ## whisk beside podman and bubblewrap; as root, since it makes a us
 
 snapshot: ## what a release would ship, in ./dist
 	go run $(GORELEASER) release --snapshot --clean
+
+check-release: ## a snapshot, and what lintian, rpm and readelf say of it
+	packaging/check
+
+test-arm64: ## the unit tests that need no kernel feature, under qemu's emulation
+	testdata/arm64/run
 
 reproducible: ## that two releases of one commit are the same, to the bit
 	packaging/reproducible

@@ -90,7 +90,7 @@ func (c *call) dispatch(ctx context.Context) error {
 			return err
 		}
 	}
-	if !c.inside {
+	if _, examines := cmd.(*doctorCmd); !c.inside && !examines {
 		if err := c.dirs.Upgrade(); err != nil {
 			return err
 		}
@@ -113,8 +113,8 @@ func (c *call) userns() (userns.Map, error) {
 	if m.Why == nil {
 		return m, nil
 	}
-	said := filepath.Join(c.dirs.Data, "said-one-id")
-	if b, err := os.ReadFile(said); err == nil && string(b) == m.Why.String() {
+	const said = "said-one-id"
+	if c.said(said, m.Why.String()) {
 		return m, nil
 	}
 	c.warn(m.Why.String())
@@ -122,7 +122,19 @@ func (c *call) userns() (userns.Map, error) {
 	if err := c.dirs.Make(); err != nil {
 		return m, err
 	}
-	// A note that cannot be kept means that it is said again: no reason to stop.
-	_ = os.WriteFile(said, []byte(m.Why.String()), 0o600)
+	c.keepSaid(said, m.Why.String())
 	return m, nil
+}
+
+// said tells whether a note has been given to this user before, with these words.
+func (c *call) said(note, words string) bool {
+	b, err := os.ReadFile(filepath.Join(c.dirs.Data, note))
+	return err == nil && string(b) == words
+}
+
+// keepSaid keeps that it has. One that cannot be kept is said again: no reason to stop.
+func (c *call) keepSaid(note, words string) {
+	if c.dirs.Make() == nil {
+		_ = os.WriteFile(filepath.Join(c.dirs.Data, note), []byte(words), 0o600)
+	}
 }
