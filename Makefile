@@ -10,7 +10,7 @@ export CGO_ENABLED = 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GORELEASER  = github.com/goreleaser/goreleaser/v2@v2.16.0
 
-.PHONY: build install demo test test-needs vmtest vmtest-all vet lint bench snapshot reproducible clean
+.PHONY: build install demo test test-needs vmtest vmtest-all vet lint bench snapshot check-release reproducible test-arm64 clean
 
 build: ## the binary, ./whisk
 	go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)" -o whisk .
@@ -51,6 +51,12 @@ bench: build ## whisk beside podman and bubblewrap; as root, since it makes a us
 
 snapshot: ## what a release would ship, in ./dist
 	go run $(GORELEASER) release --snapshot --clean
+
+check-release: ## a snapshot, and what lintian, rpm and readelf say of it
+	packaging/check
+
+test-arm64: ## the unit tests that need no kernel feature, under qemu's emulation
+	testdata/arm64/run
 
 reproducible: ## that two releases of one commit are the same, to the bit
 	packaging/reproducible

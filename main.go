@@ -11,7 +11,9 @@ import (
 	"github.com/whisk-sandbox/whisk/cli"
 	"github.com/whisk-sandbox/whisk/demo"
 	"github.com/whisk-sandbox/whisk/doctor"
+	"github.com/whisk-sandbox/whisk/launcher"
 	keeperstage "github.com/whisk-sandbox/whisk/launcher/keeper"
+	"github.com/whisk-sandbox/whisk/userns"
 )
 
 // Set by the linker, for a release from its tag and commit.
@@ -42,6 +44,10 @@ func run() int {
 			return 1
 		}
 		return 0
+	}
+	if err := userns.LeaveSpare(); err != nil {
+		fmt.Fprintln(os.Stderr, "whisk:", err)
+		return launcher.ExitWhisk
 	}
 	return cli.Main(context.Background(), cli.Invocation{
 		Version: version, Commit: commit, Date: date, Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,

@@ -90,7 +90,7 @@ func (c *call) dispatch(ctx context.Context) error {
 			return err
 		}
 	}
-	if !c.inside {
+	if _, examines := cmd.(*doctorCmd); !c.inside && !examines {
 		if err := c.dirs.Upgrade(); err != nil {
 			return err
 		}

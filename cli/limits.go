@@ -18,6 +18,9 @@ func (c *call) control() cgroup.Machine {
 func (c *call) limits(spec *launcher.Spec) error {
 	_, lost, err := launcher.KeepLimits(spec, c.control())
 	if err == nil && lost != "" {
+		if spec.Project != "" {
+			lost = spec.App.Name + ": " + lost
+		}
 		c.warn(lost + "; going on without")
 	}
 	return err

@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -27,6 +28,9 @@ import (
 //
 // Nothing of this reads the app's memory or acts on what is in it: the user's number comes from the registers of a call
 // that is under way.
+
+// errAgain says that a call was interrupted before its process could be held, and will be made again.
+var errAgain = errors.New("the call is made again")
 
 // newUser is what a process becomes.
 type newUser struct {

@@ -90,7 +90,7 @@ func pidMax(limits []rlimit) uint64 {
 // boundProcesses makes process 1 bound its pid namespace. It takes descriptor 0, which is nobody's before the
 // standard streams are in place. Kernels before 6.14 have one pid_max for all and refuse.
 func boundProcesses(s *script, limits []rlimit) {
-	if !wall.Up("process limit") {
+	if !wall.Up("process limit") || !wall.Up("pid_max") {
 		return
 	}
 	value := strconv.FormatUint(pidMax(limits), 10)

@@ -104,7 +104,11 @@ func collect() ([]attack, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range scripts {
+	oneID, err := filepath.Glob(root + "/testdata/scripts/one-id/attack-*.txtar")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range append(scripts, oneID...) {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			return nil, err
