@@ -27,7 +27,11 @@ require (
 	gvisor.dev/gvisor v0.0.0-20260224225140-573d5e7127a8
 )
 
-require github.com/google/nftables v0.3.0
+require (
+	github.com/CycloneDX/cyclonedx-go v0.12.0
+	github.com/godbus/dbus/v5 v5.2.4
+	github.com/google/nftables v0.3.0
+)
 
 require (
 	cyphar.com/go-pathrs v0.2.5 // indirect

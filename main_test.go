@@ -87,6 +87,14 @@ func prepare() (dir string, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("building internal/without: %w\n%s", err, out)
 	}
+	if err := buildStranger(filepath.Join(dir, "stranger")); err != nil {
+		return dir, err
+	}
+	build = exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "gosu"), "./internal/gosu")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // images have no libraries for it
+	if out, err := build.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("building internal/gosu: %w\n%s", err, out)
+	}
 	images := exec.Command("testdata/images/build")
 	images.Stderr = os.Stderr
 	layout, err := images.Output()
@@ -94,6 +102,23 @@ func prepare() (dir string, err error) {
 		return dir, fmt.Errorf("building the fixture images: %w", err)
 	}
 	return dir, errors.Join(os.Setenv(envBinary, binary), os.Setenv(envBreach, breach), os.Setenv(envImages, strings.TrimSpace(string(layout))))
+}
+
+// buildStranger builds internal/stranger, and as root makes it set-user-id of a user of its own.
+func buildStranger(file string) error {
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", file, "./internal/stranger")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building internal/stranger: %w\n%s", err, out)
+	}
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	u, err := testuser.Ensure(testuser.WithoutSubIDs, false)
+	if err != nil {
+		return err
+	}
+	return errors.Join(u.Close(), os.Chown(file, int(u.UID), int(u.GID)), os.Chmod(file, 0o755|os.ModeSetuid|os.ModeSetgid))
 }
 
 // runAsOneID runs TestOneID, where the flags ask for it, as a user without subordinate ids.
@@ -171,6 +196,7 @@ func params(dir string) testscript.Params {
 //
 //	$HOME    $WORK/home, with whisk's store below it
 //	$IMAGES  the fixture images' OCI layout
+//	$BREACH  the folder of the whisk whose walls can be taken down
 //	$WHISK_TEST_ID marks every process that the script starts
 func setup(env *testscript.Env) error {
 	w := &watch{work: env.WorkDir, id: rand.Text()}
@@ -194,6 +220,7 @@ func setup(env *testscript.Env) error {
 		"XDG_STATE_HOME":  filepath.Join(home, ".local/state"),
 		"XDG_RUNTIME_DIR": w.run,
 		"PATH":            bin + ":" + env.Getenv("PATH") + ":/usr/sbin:/sbin",
+		"BREACH":          filepath.Dir(os.Getenv(envBreach)),
 		"IMAGES":          os.Getenv(envImages),
 		"WHISK_TEST_ID":   w.id,
 	} {

@@ -52,11 +52,9 @@ func (c *call) startStage(ctx context.Context, stdout *os.File, d stageDocument)
 	if err != nil {
 		return err
 	}
-	return c.startMapped(ctx, m, stdout, d)
-}
-
-// startMapped is startStage with a map that was found already.
-func (c *call) startMapped(ctx context.Context, m userns.Map, stdout *os.File, d stageDocument) error {
+	if err := c.dirs.Make(); err != nil {
+		return err
+	}
 	d.Version, d.Whisk, d.Dirs, d.Single = stageVersion, c.version, c.dirs, m.Single
 	doc, err := json.Marshal(d)
 	if err != nil {

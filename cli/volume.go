@@ -83,6 +83,9 @@ func (v *volumeCreateCmd) run(_ context.Context, c *call) error {
 		}
 		labels[key] = value
 	}
+	if err := c.dirs.Make(); err != nil {
+		return err
+	}
 	vol, err := launcher.CreateVolume(c.dirs, v.Name, labels)
 	if err != nil {
 		return err

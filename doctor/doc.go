@@ -1,10 +1,12 @@
-// Package doctor looks at a machine for what a sandbox needs, and says of each thing what it found, what is lost without
-// it and the command that mends it.
+// Package doctor examines the machine for what sandboxes need. It is given a user's folders and whisk's version; it
+// promises a report: for each thing what was found, what is lost without it and the command that mends it, the worst
+// first, and a script for root that mends all that root can mend.
 //
-//	View (what the machine is) ──▶ Examine: probes, pure functions ──▶ []Finding ──▶ Report: table, JSON, script
+//	Look ──▶ Machine ──▶ Examine ──▶ Report ──▶ table, JSON, script
+//	 │
+//	 └─▶ stage in fresh user, mount and network namespaces: overlay on the store's file system, nftables, the store
 //
-// Look makes the View of this machine from its files and a few harmless tries outside of a user namespace; what can only
-// be tried inside one, a mount on the store's file system and nf_tables rules, is done by Try, in a stage that ends at
-// once. Nothing is ever changed on the host, and nothing is done as root. The words for causes and remedies are those of
-// userns and remedy, so other commands say the same.
+// All that is tried is tried in Look, which leaves nothing behind; Examine is a pure function of what it found, so
+// every finding is tested on machines that are only written down (testdata). The words of a remedy are package mend's
+// and those of a refused user namespace package userns's, as in every other error of whisk.
 package doctor

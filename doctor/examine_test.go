@@ -1,199 +1,182 @@
 package doctor
 
 import (
-	"bytes"
+	"encoding/json"
 	"flag"
 	"io/fs"
-	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"syscall"
+	"strings"
 	"testing"
 	"testing/fstest"
-	"time"
 
-	"github.com/whisk-sandbox/whisk/userns"
+	"github.com/rogpeppe/go-internal/txtar"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+var update = flag.Bool("update", false, "write what is found into testdata")
 
-// file is one of a made machine.
-func file(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
-
-// machine is a laptop of ann's on which all is well, with these files besides or instead; nil takes one away.
-func machine(files fstest.MapFS) View {
-	const uid = "1000"
-	manager := "sys/fs/cgroup/user.slice/user-" + uid + ".slice/user@" + uid + ".service/"
-	root := fstest.MapFS{
-		"etc/os-release":                               file("PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\n"),
-		"etc/subuid":                                   file("ann:100000:65536\n"),
-		"etc/subgid":                                   file("ann:100000:65536\n"),
-		"proc/sys/user/max_user_namespaces":            file("63000\n"),
-		"proc/sys/net/ipv4/ping_group_range":           file("0\t2147483647\n"),
-		"proc/sys/net/ipv4/ip_unprivileged_port_start": file("80\n"),
-		"proc/sys/fs/inotify/max_user_watches":         file("524288\n"),
-		"proc/sys/fs/inotify/max_user_instances":       file("128\n"),
-		"proc/self/ns/user":                            file(""),
-		"proc/self/uid_map":                            file("0 0 4294967295\n"),
-		"proc/self/cgroup":                             file("0::/user.slice/user-1000.slice/session-1.scope\n"),
-		"sys/fs/cgroup/cgroup.controllers":             file("cpuset cpu io memory pids\n"),
-		manager + "cgroup.controllers":                 file("cpu memory pids\n"),
-		"run/systemd/system":                           &fstest.MapFile{Mode: fs.ModeDir},
-		"run/user/1000/bus":                            file(""),
-		"var/lib/systemd/linger/ann":                   file(""),
-	}
-	maps.Copy(root, files)
-	maps.DeleteFunc(root, func(_ string, f *fstest.MapFile) bool { return f == nil })
-	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	return View{
-		Machine: userns.Machine{Root: root, UID: 1000, Binary: "/usr/bin/whisk", Helper: func(name string) userns.Helper {
-			return userns.Helper{Path: "/usr/bin/" + name, Setuid: true}
-		}},
-		User: userns.User{Name: "ann", UID: 1000, GID: 1000}, Groups: []uint32{1000},
-		Whisk: "1.0", Kernel: "6.1.0-30-amd64", Arch: "x86_64",
-		Inside: &Tried{Images: 3}, Store: "/home/ann/.local/share/whisk",
-		Disk:       FileSystem{Type: 0xef53, Free: 50e9, Path: "/home/ann/.local/share/whisk"},
-		UserNotify: true, LandlockABI: 2, Descriptors: 524288, Now: at, Built: at.Add(-time.Hour),
-	}
-}
-
-// refused is the machine on which the kernel said no.
-func refused(v View, at userns.Step, errno syscall.Errno) View {
-	v.Refusal, v.Inside = &userns.Refusal{Step: at, Err: errno}, nil
-	return v
-}
-
-func with(v View, change func(*View)) View {
-	change(&v)
-	return v
-}
-
-func release(id, like, name string) fstest.MapFS {
-	return fstest.MapFS{"etc/os-release": file("ID=" + id + "\nID_LIKE=\"" + like + "\"\nPRETTY_NAME=\"" + name + "\"\n")}
-}
-
-func files(all ...fstest.MapFS) fstest.MapFS {
-	out := fstest.MapFS{}
-	for _, f := range all {
-		maps.Copy(out, f)
-	}
-	return out
-}
-
-// unserved is a machine as distributions install it for somebody of a directory service: no ranges, no helpers.
-func unserved(f fstest.MapFS) View {
-	v := machine(files(f, fstest.MapFS{"etc/subuid": nil, "etc/subgid": nil, "var/lib/systemd/linger/ann": nil}))
-	v.Machine.Helper = nil
-	return v
-}
-
-// noHelpers is the same for somebody who has ranges.
-func noHelpers(f fstest.MapFS) View {
-	v := machine(f)
-	v.Machine.Helper = nil
-	return v
-}
-
-func TestExamine(t *testing.T) {
-	debian13 := release("debian", "", "Debian GNU/Linux 13 (trixie)")
-	ubuntu := release("ubuntu", "debian", "Ubuntu 24.04.1 LTS")
-	fedora := release("fedora", "", "Fedora Linux 42")
-	arch := release("arch", "", "Arch Linux")
-	suse := release("opensuse-tumbleweed", "opensuse suse", "openSUSE Tumbleweed")
-	alpine := release("alpine", "", "Alpine Linux v3.22")
-	restricted := files(ubuntu, fstest.MapFS{
-		"proc/sys/kernel/apparmor_restrict_unprivileged_userns": file("1\n"),
-		"proc/sys/net/ipv4/ip_unprivileged_port_start":          file("1024\n"),
-		"proc/self/attr/current":                                file("unconfined\n"),
-	})
-	nothing := fstest.MapFS{}
-	for name, c := range map[string]struct {
-		View
-		broken bool
-	}{
-		"debian12":          {machine(nothing), false},
-		"debian13":          {machine(debian13), false},
-		"debian-no-helpers": {noHelpers(debian13), false},
-		"debian-no-subids":  {unserved(nothing), false},
-		"debian-small-range": {machine(fstest.MapFS{
-			"etc/subuid": file("bob:100000:65536\nann:165536:1000\n"), "etc/subgid": file("ann:165536:65536\n")}), true},
-		"debian-clash":       {machine(fstest.MapFS{"etc/subuid": file("ann:100000:65536\nbob:120000:65536\n")}), false},
-		"debian-userns-off":  {refused(machine(fstest.MapFS{"proc/sys/kernel/unprivileged_userns_clone": file("0\n")}), userns.StepClone, syscall.EPERM), true},
-		"ubuntu-restricted":  {refused(machine(restricted), userns.StepPrivilege, syscall.EPERM), true},
-		"ubuntu-with-rights": {machine(restricted), false},
-		"ubuntu-no-helpers":  {noHelpers(ubuntu), false},
-		"fedora":             {machine(fedora), false},
-		"fedora-no-helpers":  {noHelpers(fedora), false},
-		"fedora-no-subids":   {unserved(fedora), false},
-		"fedora-userns-max":  {refused(machine(files(fedora, fstest.MapFS{"proc/sys/user/max_user_namespaces": file("0\n")})), userns.StepClone, syscall.ENOSPC), true},
-		"arch-no-helpers":    {noHelpers(arch), false},
-		"arch-userns-off":    {refused(machine(files(arch, fstest.MapFS{"proc/sys/kernel/unprivileged_userns_clone": file("0\n")})), userns.StepClone, syscall.EPERM), true},
-		"suse-no-helpers":    {noHelpers(suse), false},
-		"suse-not-setuid": {with(machine(suse), func(v *View) {
-			v.Machine.Helper = func(name string) userns.Helper { return userns.Helper{Path: "/usr/bin/" + name} }
-		}), true},
-		"alpine-no-helpers": {noHelpers(files(alpine, fstest.MapFS{"run/systemd/system": nil})), false},
-		"alpine-no-subids":  {unserved(files(alpine, fstest.MapFS{"run/systemd/system": nil, "sys/fs/cgroup/cgroup.controllers": nil})), false},
-		"unknown":           {noHelpers(fstest.MapFS{"etc/os-release": nil}), false},
-		"nf-tables-missing": {with(machine(nothing), func(v *View) { v.Inside.Tables = "netlink receive: operation not supported" }), false},
-		"tproxy-missing":    {with(machine(nothing), func(v *View) { v.Inside.TProxy = "netlink receive: no such file or directory" }), false},
-		"isolate-missing": {with(machine(nothing), func(v *View) {
-			v.Inside.Ct, v.Inside.Reject = "netlink receive: no such file or directory", "netlink receive: no such file or directory"
-		}), false},
-		"nfs-home": {with(machine(nothing), func(v *View) {
-			v.Disk.Type, v.Inside.Owner, v.Inside.Overlay = 0x6969, "chown file: operation not permitted", "invalid argument"
-		}), true},
-		"ecryptfs-home": {with(machine(nothing), func(v *View) { v.Disk.Type, v.Inside.Overlay = 0xf15f, "invalid argument" }), true},
-		"cgroup-v1":     {machine(fstest.MapFS{"sys/fs/cgroup/cgroup.controllers": nil, "sys/fs/cgroup/memory": {Mode: fs.ModeDir}}), false},
-		"not-delegated": {machine(fstest.MapFS{
-			"sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/cgroup.controllers": file("pids\n")}), false},
-		"in-a-container": {with(refused(machine(fstest.MapFS{"run/.containerenv": file(""), "run/systemd/system": nil}), userns.StepClone, syscall.EPERM), func(v *View) {
-			v.Machine.Filtered = true
-		}), true},
-		"old-and-full": {with(machine(fstest.MapFS{
-			"proc/sys/net/ipv4/ping_group_range":           file("1\t0\n"),
-			"proc/sys/net/ipv4/ip_unprivileged_port_start": file("1024\n"),
-			"proc/sys/fs/inotify/max_user_watches":         file("8192\n"),
-			"run/user/1000/bus":                            nil,
-		}), func(v *View) {
-			v.LandlockABI, v.UserNotify, v.Descriptors, v.Disk.Free = 0, false, 1024, 1e9
-			v.Now = time.Date(1970, 1, 1, 0, 2, 0, 0, time.UTC)
-		}), false},
-		"filtered": {with(machine(nothing), func(v *View) {
-			v.Seccomp, v.Landlock = "seccomp: function not implemented", "ask for landlock: operation not permitted"
-		}), true},
-		"store-damaged": {with(machine(nothing), func(v *View) { v.Inside.Store = "the image store is damaged: layers.json: unexpected end" }), true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			findings := Examine(c.View)
-			if got := Broken(findings); got != c.broken {
-				t.Errorf("Broken = %v, want %v", got, c.broken)
+// machine reads one that is written down: machine.json, and the files below root/.
+func machine(t *testing.T, a *txtar.Archive) *Machine {
+	t.Helper()
+	m, files := &Machine{}, fstest.MapFS{}
+	for _, f := range a.Files {
+		if name, ok := strings.CutPrefix(f.Name, "root/"); ok {
+			files[name] = &fstest.MapFile{Data: f.Data, Mode: 0o644}
+		}
+		if f.Name == "machine.json" {
+			dec := json.NewDecoder(strings.NewReader(string(f.Data)))
+			dec.DisallowUnknownFields()
+			if err := dec.Decode(m); err != nil {
+				t.Fatalf("machine.json: %v", err)
 			}
-			var b bytes.Buffer
-			if err := Write(&b, findings, func(s string) string { return s }); err != nil {
+		}
+	}
+	m.Files = files
+	if m.Refused != nil {
+		m.Refused.Read(files)
+	}
+	return m
+}
+
+// Each machine in testdata has the table and the script that are made for it.
+func TestMachines(t *testing.T) {
+	paths, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no machines in testdata: %v", err)
+	}
+	for _, path := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
+			a, err := txtar.ParseFile(path)
+			if err != nil {
 				t.Fatal(err)
 			}
-			b.WriteString("\n")
-			b.WriteString(Script(findings))
-			golden(t, name, b.Bytes())
+			r := Examine(machine(t, a))
+			got := map[string]string{"want.txt": r.Text(func(s string) string { return s }, false), "want.sh": strings.TrimPrefix(r.Script(), functions)}
+			if *update {
+				kept := a.Files[:0]
+				for _, f := range a.Files {
+					if !strings.HasPrefix(f.Name, "want.") {
+						kept = append(kept, f)
+					}
+				}
+				a.Files = append(kept, txtar.File{Name: "want.txt", Data: []byte(got["want.txt"])}, txtar.File{Name: "want.sh", Data: []byte(got["want.sh"])})
+				if err := os.WriteFile(path, txtar.Format(a), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			for _, f := range a.Files {
+				if text, ok := got[f.Name]; ok {
+					if text != string(f.Data) {
+						t.Errorf("%s: got\n%s\nwant\n%s\n(go test ./doctor -update writes it)", f.Name, text, f.Data)
+					}
+					delete(got, f.Name)
+				}
+			}
+			for name := range got {
+				t.Errorf("%s has no %s: go test ./doctor -update", path, name)
+			}
 		})
 	}
 }
 
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
+// What is first is what is to be mended first.
+func TestFirstFinding(t *testing.T) {
+	for name, want := range map[string]struct {
+		level Level
+		cause string
+	}{
+		"debian-13":             {Note, "low-ports"},
+		"ubuntu-24.04":          {Problem, "apparmor"},
+		"apparmor-profile":      {Problem, "apparmor"},
+		"arch":                  {Problem, "clone-off"},
+		"opensuse":              {Note, "helper-missing"},
+		"alpine":                {Note, "no-range"},
+		"no-sub-ids":            {Note, "no-range"},
+		"few-sub-ids":           {Problem, "range-too-small"},
+		"sub-id-clash":          {Note, "clash"},
+		"no-newuidmap":          {Note, "helper-missing"},
+		"newuidmap-no-setuid":   {Problem, "helper-powerless"},
+		"nosuid":                {Problem, "helper-powerless"},
+		"userns-clone-0":        {Problem, "clone-off"},
+		"max-user-namespaces-0": {Problem, "max-zero"},
+		"no-nf-tables":          {Note, "nf-tables"},
+		"no-tproxy":             {Note, "nf-tables"},
+		"nfs-home":              {Problem, "file-system"},
+		"in-docker":             {Problem, "seccomp"},
+		"old-kernel":            {Problem, "kernel"},
+		"damaged-store":         {Problem, "damaged"},
+		"helper-refused":        {Problem, "helper-refused"},
+		"masked-proc":           {Problem, "proc"},
+		"no-unshare":            {Problem, "namespaces"},
+		"later-store":           {Problem, "not-usable"},
+	} {
+		a, err := txtar.ParseFile("testdata/" + name + ".txtar")
+		if err != nil {
 			t.Fatal(err)
 		}
-		return
+		r := Examine(machine(t, a))
+		if f := r.Findings[0]; f.Level != want.level || f.Cause != want.cause {
+			t.Errorf("%s: %s %s (%s: %s) is first, want %s %s", name, f.Level, f.Cause, f.Check, f.Found, want.level, want.cause)
+		}
+		if r.OK != (want.level != Problem) {
+			t.Errorf("%s: OK = %v with a %s", name, r.OK, want.level)
+		}
 	}
-	want, err := os.ReadFile(path)
+}
+
+// The script's own functions change nothing the second time, and every script is one that sh(1) can read.
+func TestScriptIsIdempotent(t *testing.T) {
+	dir := t.TempDir()
+	list := filepath.Join(dir, "deep", "list")
+	try := func(text string) string {
+		t.Helper()
+		out, err := exec.Command("/bin/sh", "-c", text).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s\n%v: %s", text, err, out)
+		}
+		return string(out)
+	}
+	call := functions + "\nline " + list + " 'ann:100000:65536'\nline " + list + " '-x = 0 1'\n"
+	try(call)
+	try(call)
+	if got, err := os.ReadFile(list); err != nil || string(got) != "ann:100000:65536\n-x = 0 1\n" {
+		t.Errorf("after two runs: %q, %v", got, err)
+	}
+	if err := os.WriteFile(list, []byte("bob:1:2"), 0o600); err != nil { // no end of line
+		t.Fatal(err)
+	}
+	try(call)
+	if got, err := os.ReadFile(list); err != nil || string(got) != "bob:1:2\nann:100000:65536\n-x = 0 1\n" {
+		t.Errorf("after a file without an end of line: %q, %v", got, err)
+	}
+	err := fs.WalkDir(os.DirFS("testdata"), ".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".txtar") {
+			return err
+		}
+		a, err := txtar.ParseFile(filepath.Join("testdata", path))
+		if err != nil {
+			return err
+		}
+		script := filepath.Join(dir, "script")
+		if err := os.WriteFile(script, []byte(Examine(machine(t, a)).Script()), 0o600); err != nil {
+			return err
+		}
+		if out, err := exec.Command("/bin/sh", "-n", script).CombinedOutput(); err != nil {
+			t.Errorf("%s: sh -n: %v: %s", path, err, out)
+		}
+		return nil
+	})
 	if err != nil {
-		t.Fatalf("%v: go test ./doctor -update writes it", err)
+		t.Fatal(err)
 	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
+}
+
+func TestColourIsOnTheMarksOnly(t *testing.T) {
+	r := Report{Findings: []Finding{{Check: "x", Level: Problem, Found: "a\x1bb", Mend: "c\x1bd"}}}
+	got := r.Text(func(s string) string { return strings.ReplaceAll(s, "\x1b", "?") }, true)
+	if want := "\x1b[31mproblem\x1b[0m  x  a?b\n"; !strings.HasPrefix(got, want) || strings.Count(got, "\x1b") != 2 {
+		t.Errorf("Text = %q, want it to begin with %q", got, want)
 	}
 }

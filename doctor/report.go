@@ -1,29 +1,60 @@
 package doctor
 
 import (
-	"fmt"
-	"io"
-	"strings"
+	"slices"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
-// Write prints findings for a person: a line each, below it what is lost and the command that mends it. clean makes text
-// that comes from outside of whisk fit for a terminal.
-func Write(w io.Writer, findings []Finding, clean func(string) string) error {
-	width := 0
-	for _, f := range findings {
-		width = max(width, len(f.Name))
+// Level is how bad a finding is.
+type Level string
+
+// The levels, the worst first.
+const (
+	Problem Level = "problem" // no sandbox starts
+	Note    Level = "note"    // sandboxes start, and something is lost or will be
+	OK      Level = "ok"
+)
+
+// Finding is one thing that sandboxes need.
+type Finding struct {
+	Check string `json:"check"` // what was looked at: "user namespaces"
+	Level Level  `json:"level"`
+	Cause string `json:"cause,omitempty"` // one word for programs: "clone-off"
+	Found string `json:"found"`           // one line
+	Lost  string `json:"lost,omitempty"`  // what does not work for it
+	Mend  string `json:"mend,omitempty"`  // what to type, or empty where nobody can mend it
+
+	repair repair
+}
+
+// Report is what was found, the worst first.
+type Report struct {
+	OK       bool        `json:"ok"` // sandboxes can run
+	Whisk    string      `json:"whisk"`
+	Kernel   string      `json:"kernel"`
+	Distro   mend.Distro `json:"distribution"`
+	Findings []Finding   `json:"findings"`
+
+	exe string
+}
+
+// probe looks at one thing.
+type probe func(*Machine, mend.Distro) []Finding
+
+// Examine runs the probes. It is a pure function of the machine.
+func Examine(m *Machine) Report {
+	d := mend.Read(m.Files)
+	r := Report{OK: true, Whisk: m.Whisk, Kernel: m.Kernel, Distro: d, exe: m.Exe}
+	// Causes before what they cause: the first problem is the one to mend first.
+	for _, look := range []probe{
+		userNamespaces, otherNamespaces, subIDs, idHelpers, overlay, store, space, seccompFilters, landlockFence,
+		nfTables, ping, lowPorts, cgroups, login, limits, clock, outer, versions,
+	} {
+		r.Findings = append(r.Findings, look(m, d)...)
 	}
-	var b strings.Builder
-	for _, f := range findings {
-		line := f.Found
-		if f.Lost != "" {
-			line += " (lost: " + f.Lost + ")"
-		}
-		fmt.Fprintf(&b, "%-7s  %-*s  %s\n", f.Mark, width, f.Name, clean(line))
-		if f.Remedy != "" {
-			fmt.Fprintf(&b, "%-7s  %-*s  %s\n", "", width, "", clean("→ "+f.Remedy))
-		}
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	rank := []Level{Problem, Note, OK}
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int { return slices.Index(rank, a.Level) - slices.Index(rank, b.Level) })
+	r.OK = len(r.Findings) == 0 || r.Findings[0].Level != Problem
+	return r
 }

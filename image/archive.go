@@ -26,7 +26,7 @@ type files interface {
 type layoutDir struct{ root *os.Root }
 
 func (d layoutDir) open(name string) (io.ReadCloser, int64, error) {
-	f, err := d.root.Open(filepath.FromSlash(name))
+	f, err := d.root.OpenFile(filepath.FromSlash(name), os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo must not be waited for
 	if err != nil {
 		return nil, 0, err
 	}
@@ -75,7 +75,7 @@ func (a *archive) close() error { return a.f.Close() }
 
 // openFiles opens a layout folder or an archive. A compressed archive, and one that cannot be read back and forth, is
 // first unpacked to a file without a name in tmp.
-func openFiles(ctx context.Context, name, tmp string) (files, error) {
+func openFiles(ctx context.Context, name, tmp string, l limits) (files, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
@@ -98,14 +98,14 @@ func openFiles(ctx context.Context, name, tmp string) (files, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	if !st.Mode().IsRegular() || detect(head[:n]) != plain {
-		spooled, err := spool(ctx, io.MultiReader(bytes.NewReader(head[:n]), f), tmp)
+		spooled, err := spool(ctx, io.MultiReader(bytes.NewReader(head[:n]), f), tmp, l)
 		f.Close()
 		if err != nil {
 			return nil, err
 		}
 		f = spooled
 	}
-	entries, err := listTar(ctx, f)
+	entries, err := listTar(ctx, f, l)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -113,12 +113,12 @@ func openFiles(ctx context.Context, name, tmp string) (files, error) {
 }
 
 // spool decompresses r into a file without a name, which is gone with the process however that ends.
-func spool(ctx context.Context, r io.Reader, dir string) (*os.File, error) {
+func spool(ctx context.Context, r io.Reader, dir string, l limits) (*os.File, error) {
 	f, err := nameless(dir)
 	if err != nil {
 		return nil, storeError(dir, "writing", err)
 	}
-	z, err := decompress(r)
+	z, err := decompress(r, l)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -156,11 +156,12 @@ func (c *cancellable) Read(p []byte) (int, error) {
 }
 
 // listTar notes where an archive's files are.
-func listTar(ctx context.Context, f *os.File) (map[string]entry, error) {
+func listTar(ctx context.Context, f *os.File, l limits) (map[string]entry, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
 	entries := map[string]entry{}
+	var used counter
 	for tr := tar.NewReader(f); ; {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -170,6 +171,9 @@ func listTar(ctx context.Context, f *os.File) (map[string]entry, error) {
 			return entries, nil
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+			return nil, err
+		}
+		if err := used.entry(l, hdr.Name, hdr.Linkname); err != nil {
 			return nil, err
 		}
 		name := path.Clean(hdr.Name)

@@ -42,10 +42,11 @@ func detect(head []byte) compression {
 	return plain
 }
 
-// decompress reads what r holds, whatever it is packed with. Closing the result does not close r.
-func decompress(r io.Reader) (io.ReadCloser, error) {
+// decompress reads what r holds, whatever it is packed with, within the limits' ratio. Closing the result does not close r.
+func decompress(r io.Reader, l limits) (io.ReadCloser, error) {
+	packed := &counted{r: r}
 	// A bufio.Reader is what the gzip decoder has a fast path for: 1.6 times as fast as with any other.
-	whole := bufio.NewReaderSize(r, 64<<10)
+	whole := bufio.NewReaderSize(packed, 64<<10)
 	head, err := whole.Peek(magicLength)
 	if err != nil && err != io.EOF {
 		return nil, err
@@ -56,14 +57,14 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading gzip: %w", err)
 		}
-		return z, nil
+		return &inflated{ReadCloser: z, packed: packed, limits: l}, nil
 	case zstandard:
 		// One worker: layers run side by side already.
 		z, err := zstd.NewReader(whole, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(zstdWindow))
 		if err != nil {
 			return nil, fmt.Errorf("reading zstd: %w", err)
 		}
-		return z.IOReadCloser(), nil
+		return &inflated{ReadCloser: z.IOReadCloser(), packed: packed, limits: l}, nil
 	case unknownCompression:
 		return nil, errors.New("it is compressed by bzip2 or xz; images use gzip, zstd or nothing")
 	}

@@ -12,8 +12,6 @@ import (
 
 	graphdriver "go.podman.io/storage/drivers"
 	"golang.org/x/sys/unix"
-
-	"github.com/whisk-sandbox/whisk/remedy"
 )
 
 // Error is a fault that a person can act on.
@@ -76,24 +74,25 @@ func storeError(path, doing string, err error) error {
 	const elsewhere = "set XDG_DATA_HOME to a folder that you may write to"
 	var syntax *json.SyntaxError
 	var mismatch *json.UnmarshalTypeError
-	reason, mend := "", ""
+	reason, remedy := "", ""
 	switch {
 	case errors.Is(err, unix.EROFS):
-		reason, mend = "its file system is read-only", elsewhere
+		reason, remedy = "its file system is read-only", elsewhere
 	case errors.Is(err, unix.ENOSPC):
-		reason, mend = "no space is left on its file system", "free some: whisk images, whisk rmi; or set XDG_DATA_HOME to another disk"
+		reason, remedy = "no space is left on its file system", "free some: whisk images, whisk rmi; or set XDG_DATA_HOME to another disk"
 	case errors.Is(err, unix.EDQUOT):
-		reason, mend = "your disk quota is used up", "free some: whisk images, whisk rmi; or set XDG_DATA_HOME to another disk"
+		reason, remedy = "your disk quota is used up", "free some: whisk images, whisk rmi; or set XDG_DATA_HOME to another disk"
 	case errors.Is(err, fs.ErrPermission):
-		reason, mend = "you may not write there: "+rootCause(err), elsewhere
+		reason, remedy = "you may not write there: "+rootCause(err), elsewhere
 	case errors.Is(err, graphdriver.ErrIncompatibleFS), errors.Is(err, graphdriver.ErrNotSupported):
-		reason, mend = "overlayfs cannot be laid over its file system: "+rootCause(err), remedy.Hint("set XDG_DATA_HOME to a folder on ext4, xfs, btrfs or tmpfs")
-	case errors.As(err, &syntax), errors.As(err, &mismatch), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EIO), errors.Is(err, unix.EUCLEAN), errors.Is(err, errDamaged):
-		reason, mend = "it is damaged: "+rootCause(err), "move it away; images can be pulled again"
+		reason, remedy = "overlayfs cannot be laid over its file system: "+rootCause(err), "set XDG_DATA_HOME to a folder on ext4, xfs, btrfs or tmpfs"
+	case errors.As(err, &syntax), errors.As(err, &mismatch), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EIO), errors.Is(err, unix.EUCLEAN), errors.Is(err, errDamaged),
+		strings.Contains(err.Error(), ", error found in #"): // the mark of json-iterator's errors, which have no type
+		reason, remedy = "it is damaged: "+rootCause(err), "move it away; images can be pulled again"
 	default:
 		return fmt.Errorf("%s image store %q: %w", doing, path, err)
 	}
-	return &Error{Message: fmt.Sprintf("image store %q: %s", path, reason), Remedy: mend, Err: err}
+	return &Error{Message: fmt.Sprintf("image store %q: %s", path, reason), Remedy: remedy, Err: err}
 }
 
 // errDamaged marks a store whose records name what is not there.
@@ -105,7 +104,23 @@ func rootCause(err error) string {
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		text = pe.Error()
 	}
-	return strings.Join(strings.Fields(text), " ")
+	return cut(strings.Join(strings.Fields(text), " "), maxSaid)
+}
+
+// How much of a stranger's text goes into a message, in bytes: of a whole error, and of one name in it.
+const (
+	maxSaid  = 500
+	maxNamed = 100
+)
+
+// brief cuts a name that may be of any length.
+func brief(name string) string { return cut(name, maxNamed) }
+
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	return strings.ToValidUTF8(text[:n], "") + "…"
 }
 
 // catch turns a panic of the library into an error: it panics where it cannot open one of its lock files, as on a file

@@ -14,6 +14,8 @@ import (
 	"go.podman.io/storage"
 	graphdriver "go.podman.io/storage/drivers"
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // layer is one that is in the store already, or that is unpacked and may be committed.
@@ -110,6 +112,9 @@ func (s *Store) fillLayer(ctx context.Context, l *layer, open func(context.Conte
 		return storeError(s.opts.GraphRoot, "writing", err)
 	}
 	packed := newSum(src)
+	if l.blob.size >= 0 && wall.Up("blob sizes") {
+		packed.r = &bounded{r: src, left: l.blob.size}
+	}
 	packed.update = update
 	update(0)
 
@@ -119,14 +124,14 @@ func (s *Store) fillLayer(ctx context.Context, l *layer, open func(context.Conte
 	stop := context.AfterFunc(ctx, func() { src.Close() })
 	defer stop()
 	defer cancel(nil)
-	z, err := decompress(raw)
+	z, err := decompress(raw, s.limits)
 	if err != nil {
 		return err
 	}
 	tarStream := newReadAhead(z)
 	diff := newSum(tarStream)
 	split := bufio.NewWriterSize(l.split, 64<<10)
-	l.unpacked, err = unpackLayer(ctx, diff, l.staging.root(), s.opts.IgnoreChownErrors, split)
+	l.unpacked, err = unpackLayer(ctx, diff, l.staging.root(), s.opts.IgnoreChownErrors, s.limits, split)
 	if err == nil {
 		err = split.Flush()
 	}
@@ -137,6 +142,12 @@ func (s *Store) fillLayer(ctx context.Context, l *layer, open func(context.Conte
 		cancel(err)
 	}
 	err = errors.Join(err, tarStream.Close(), z.Close())
+	if errors.Is(err, errTooLong) {
+		return &Error{Message: fmt.Sprintf("layer %s goes on after the %d bytes that the manifest gives it", l.blob.short(), l.blob.size), Remedy: "tell the image's maker", Err: err}
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) && raw.err == io.EOF && packed.n >= l.blob.size { // all of it arrived
+		return &Error{Message: fmt.Sprintf("layer %s ends in the middle: it was packed incompletely, damaged or forged", l.blob.short()), Remedy: "tell the image's maker"}
+	}
 	if err != nil {
 		return unpackError(s.opts.GraphRoot, err)
 	}
@@ -176,6 +187,11 @@ func (s *Store) commit(l *layer, parent string) (_ layerInfo, err error) {
 	if parent != "" && !l.RootSeen {
 		// What the layer does not say of its root is as it was below: overlayfs shows the topmost root only.
 		if err := copyRoot(filepath.Join(s.overlayDir(), parent, "diff"), l.staging.root()); err != nil {
+			return layerInfo{}, errors.Join(storeError(s.opts.GraphRoot, "writing", err), l.split.Close())
+		}
+	}
+	if s.opts.IgnoreChownErrors {
+		if err := markOwners(l.staging.root()); err != nil {
 			return layerInfo{}, errors.Join(storeError(s.opts.GraphRoot, "writing", err), l.split.Close())
 		}
 	}

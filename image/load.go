@@ -48,7 +48,7 @@ func (s *Store) Load(ctx context.Context, path string, opts LoadOptions) (_ []*I
 	if err != nil {
 		return nil, err
 	}
-	src, err := openFiles(ctx, path, s.opts.GraphRoot)
+	src, err := openFiles(ctx, path, s.opts.GraphRoot, s.limits)
 	if err != nil {
 		return nil, loadError(path, err)
 	}
@@ -250,7 +250,7 @@ func pick(found []packed, opts LoadOptions) ([]packed, error) {
 			}
 		}
 		if len(chosen) == 0 {
-			return nil, &Error{Message: fmt.Sprintf("it holds no image %q", opts.Ref), Remedy: "it holds: " + strings.Join(all, ", ")}
+			return nil, &Error{Message: fmt.Sprintf("it holds no image %q", opts.Ref), Remedy: "it holds: " + cut(strings.Join(all, ", "), maxSaid)}
 		}
 		found = chosen[:1]
 	}

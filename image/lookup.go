@@ -47,7 +47,10 @@ func (s *Store) Lookup(ctx context.Context, name string) (_ *Image, err error) {
 	if errors.Is(err, errIncomplete) {
 		return nil, &NotFoundError{Name: name}
 	}
-	return img, err
+	if err != nil {
+		return nil, err
+	}
+	return img, s.mendOwners(ctx, img.Layers)
 }
 
 // errIncomplete marks the record of an image whose pull was killed between the record and its config.
@@ -155,19 +158,22 @@ func (s *Store) isFor(img *storage.Image, want ocispec.Platform) bool {
 	return json.Unmarshal(raw, &p) == nil && matches(want, p)
 }
 
+// configFile is an image's config, with what Docker adds to the specification's.
+type configFile struct {
+	ocispec.Image
+	Config struct {
+		ocispec.ImageConfig
+		Healthcheck *Healthcheck
+	} `json:"config"`
+}
+
 // describe reads what the store keeps of an image.
 func (s *Store) describe(img *storage.Image) (*Image, error) {
 	raw, err := s.config(img)
 	if err != nil {
 		return nil, err
 	}
-	var config struct {
-		ocispec.Image
-		Config struct {
-			ocispec.ImageConfig
-			Healthcheck *Healthcheck
-		} `json:"config"`
-	}
+	var config configFile
 	if err := json.Unmarshal(raw, &config); err != nil {
 		return nil, storeError(s.opts.GraphRoot, "reading", fmt.Errorf("config of image %s: %w", img.ID[:shortID], err))
 	}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // kind is what a manifest's media type says it is.
@@ -26,6 +28,7 @@ func kindOf(mediaType string, raw []byte) (kind, error) {
 		MediaType     string          `json:"mediaType"`
 		Manifests     json.RawMessage `json:"manifests"`
 		Config        json.RawMessage `json:"config"`
+		Layers        json.RawMessage `json:"layers"`
 		FSLayers      json.RawMessage `json:"fsLayers"`
 	}
 	if err := json.Unmarshal(raw, &m); err != nil {
@@ -33,6 +36,10 @@ func kindOf(mediaType string, raw []byte) (kind, error) {
 	}
 	if strings.HasPrefix(mediaType, dockerSchema1) || m.SchemaVersion == 1 || m.FSLayers != nil {
 		return otherKind, &Error{Message: "the image is in Docker's schema 1, which is no longer in use", Remedy: "ask its maker to push it again with a current tool"}
+	}
+	if m.Manifests != nil && (m.Config != nil || m.Layers != nil) && wall.Up("one meaning") {
+		// Two readers could take it for two images (CVE-2021-41190).
+		return otherKind, &Error{Message: "the image's manifest is an index as well"}
 	}
 	for _, t := range []string{m.MediaType, mediaType} {
 		switch t {
@@ -48,7 +55,7 @@ func kindOf(mediaType string, raw []byte) (kind, error) {
 	case m.Config != nil:
 		return imageKind, nil
 	}
-	return otherKind, &Error{Message: fmt.Sprintf("media type %q is not that of an image", mediaType)}
+	return otherKind, &Error{Message: fmt.Sprintf("media type %q is not that of an image", brief(mediaType))}
 }
 
 // parseIndex reads the manifests of an index.
@@ -74,7 +81,7 @@ func parseManifest(raw []byte) (config ocispec.Descriptor, layers []blob, err er
 	switch t := m.Config.MediaType; {
 	case t == "", t == ocispec.MediaTypeImageConfig, t == "application/vnd.docker.container.image.v1+json":
 	default:
-		return config, nil, &Error{Message: fmt.Sprintf("it is not a container image but %q", t)}
+		return config, nil, &Error{Message: fmt.Sprintf("it is not a container image but %q", brief(t))}
 	}
 	if m.Config.Digest.Algorithm() != digest.SHA256 || m.Config.Digest.Validate() != nil {
 		return config, nil, fmt.Errorf("reading manifest: config %q is no sha256 digest", m.Config.Digest)

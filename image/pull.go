@@ -82,7 +82,7 @@ func (s *Store) pull(ctx context.Context, ref Reference, want ocispec.Platform, 
 			return img, err
 		}
 	}
-	r, err := connect(ctx, ref, opts.TLSVerify != nil && !*opts.TLSVerify)
+	r, err := connect(ctx, ref, opts.TLSVerify != nil && !*opts.TLSVerify, s.dial)
 	if err != nil {
 		return nil, err
 	}

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -18,6 +16,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // Media types of Docker's own formats, which registries serve beside those of the OCI.
@@ -48,7 +48,7 @@ type registry struct {
 var errPlainHTTP = errors.New("it answers plain http only")
 
 // connect greets a registry and finds out how to prove who the user is.
-func connect(ctx context.Context, ref Reference, insecure bool) (*registry, error) {
+func connect(ctx context.Context, ref Reference, insecure bool, dial dialFunc) (*registry, error) {
 	var options []name.Option
 	if insecure {
 		options = append(options, name.Insecure)
@@ -65,9 +65,10 @@ func connect(ctx context.Context, ref Reference, insecure bool) (*registry, erro
 	if err != nil {
 		return nil, err
 	}
-	web := &wire{insecure: insecure, next: &http.Transport{
+	inner := isInner(ref.domain)
+	web := &wire{insecure: insecure, inner: inner, next: &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		DialContext:           guardedDial(ref.domain, http.ProxyFromEnvironment, dial),
 		ForceAttemptHTTP2:     true,
 		TLSHandshakeTimeout:   dialTimeout,
 		ResponseHeaderTimeout: answerTimeout,
@@ -83,47 +84,44 @@ func connect(ctx context.Context, ref Reference, insecure bool) (*registry, erro
 	}
 	return &registry{
 		ref:    ref,
-		client: &http.Client{Transport: rt, CheckRedirect: keepOut},
+		client: &http.Client{Transport: rt, CheckRedirect: follow},
 		base:   "https://" + repo.RegistryStr() + "/v2/" + repo.RepositoryStr(),
 	}, nil
 }
 
-// wire sends nothing in the clear but to the loopback device, wherever a redirect leads, unless the user allows it.
+// wire sends nothing in the clear but to the loopback device, wherever a redirect or a realm leads, unless the user
+// allows it; and nothing to this machine's own services unless the registry is one.
 type wire struct {
 	insecure bool
+	inner    bool // the registry is this machine's own
 	next     *http.Transport
 }
 
 // RoundTrip implements http.RoundTripper.
 func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" && !w.insecure && !isLoopback(r.URL.Host) {
+	if r.URL.Scheme != "https" && !w.insecure && !isLoopback(r.URL.Host) && wall.Up("registry redirects") {
+		if r.Response != nil {
+			return nil, &plainError{r.URL.Host}
+		}
 		return nil, errPlainHTTP
 	}
-	return w.next.RoundTrip(r)
+	if !w.inner && isInner(r.URL.Host) && wall.Up("registry redirects") {
+		return nil, &innerError{r.URL.Host}
+	}
+	resp, err := w.next.RoundTrip(r)
+	if err == nil && (resp.StatusCode >= http.StatusMultipleChoices || r.URL.Path == "/v2/") {
+		// What nobody looks at is read to its end all the same, to use the connection again.
+		resp.Body = short{io.LimitReader(resp.Body, maxRefusal), resp.Body}
+	}
+	return resp, err
 }
 
-// keepOut stops a registry elsewhere from sending whisk to services of this machine or its cloud.
-func keepOut(r *http.Request, via []*http.Request) error {
-	if len(via) >= 10 {
-		return errors.New("it redirects in circles")
-	}
-	if isLoopback(via[0].URL.Host) {
-		return nil
-	}
-	if a, err := netip.ParseAddr(r.URL.Hostname()); isLoopback(r.URL.Host) || err == nil && a.IsLinkLocalUnicast() {
-		return fmt.Errorf("it redirects to %s, which only this machine should reach", r.URL.Host)
-	}
-	return nil
-}
+// maxRefusal is how much of an answer without an image in it is read.
+const maxRefusal = 1 << 20
 
-// isLoopback tells whether host[:port] is on this machine's loopback device.
-func isLoopback(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	host = strings.Trim(host, "[]")
-	a, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && a.IsLoopback()
+type short struct {
+	io.Reader
+	io.Closer
 }
 
 // send makes a request, again if what failed may pass. The caller closes the body of an answer of 2xx; all others are

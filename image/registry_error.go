@@ -27,10 +27,13 @@ func registryError(ref Reference, err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := errors.AsType[*Error](err); ok {
-		return err
-	}
 	what := ref.Familiar()
+	if e, ok := errors.AsType[*Error](err); ok {
+		if strings.HasPrefix(e.Message, "pulling ") {
+			return e
+		}
+		return &Error{Message: fmt.Sprintf("pulling %q from %s: %s", what, ref.domain, e.Message), Remedy: e.Remedy, Err: err}
+	}
 	fault := func(remedy, format string, args ...any) error {
 		return &Error{Message: fmt.Sprintf("pulling %q: ", what) + fmt.Sprintf(format, args...), Remedy: remedy, Err: err}
 	}
@@ -40,11 +43,17 @@ func registryError(ref Reference, err error) error {
 	var unknown x509.UnknownAuthorityError
 	var host x509.HostnameError
 	var timeout net.Error
+	var inner *innerError
+	var plain *plainError
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.As(err, &status):
 		return statusError(ref, status, fault)
+	case errors.As(err, &inner):
+		return fault("tell the registry's operator", "registry %s does not behave: %v", ref.domain, inner)
+	case errors.As(err, &plain):
+		return fault("if you trust the network: --tls-verify=false", "registry %s does not behave: %v", ref.domain, plain)
 	case errors.Is(err, unix.ECONNREFUSED):
 		return fault("check the registry's address, and that it runs", "nothing listens at %s (connection refused)", ref.domain)
 	case errors.As(err, &dns):
@@ -60,7 +69,7 @@ func registryError(ref Reference, err error) error {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fault("check your network, and try again", "%s does not answer", ref.domain)
 	}
-	return fmt.Errorf("pulling %q: %s", what, rootCause(err))
+	return fault("", "%s: %s", ref.domain, rootCause(err))
 }
 
 func statusError(ref Reference, e *transport.Error, fault func(remedy, format string, args ...any) error) error {

@@ -23,8 +23,10 @@ type Options struct {
 // Store is the user's images. Its methods may be called from any goroutine, and any number of processes may have the
 // same store open.
 type Store struct {
-	opts  Options
-	store storage.Store
+	opts   Options
+	store  storage.Store
+	limits limits
+	dial   dialFunc // nil but in tests: the network's
 }
 
 // Open opens the store, and makes it where there is none. It takes under a millisecond. Neither storage.conf nor the
@@ -62,7 +64,7 @@ func Open(opts Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, storeError(opts.GraphRoot, "opening", err)
 	}
-	return &Store{opts: opts, store: s}, nil
+	return &Store{opts: opts, store: s, limits: defaultLimits()}, nil
 }
 
 const driverName = "overlay"

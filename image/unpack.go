@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // Names by which a layer says what it hides of those below (image-spec layer.md, "Whiteouts").
@@ -20,14 +22,14 @@ const (
 	aufsPrefix     = ".wh..wh." // what else begins so is AUFS's own
 )
 
-// maxSparse bounds what a few bytes of a layer can claim: holes cost time to read, though no space.
-const maxSparse = 256 << 30
-
 // unpacker writes one layer's entries below root.
 type unpacker struct {
 	ctx              context.Context //nolint:containedctx // an unpacker is one call
 	root             *os.File        // the layer's root, O_PATH or better
 	ignoreChown      bool
+	limits           limits
+	used             counter
+	naive            bool // names and links are the host's: only whisk's own tests have it so
 	buf              []byte
 	parent           dirCache
 	whiteouts        map[string]bool // paths that this layer has hidden so far
@@ -50,21 +52,25 @@ type unpacked struct {
 
 // unpackLayer writes the tar stream src, a layer, into the empty folder dir, and tar-split's account of it to split.
 // Whiteouts become overlayfs's. It reads src to its end. A path that climbs out of the layer is an error, and links
-// are followed within the layer only.
-func unpackLayer(ctx context.Context, src io.Reader, dir string, ignoreChown bool, split io.Writer) (unpacked, error) {
+// are followed within the layer only. What goes beyond the limits is an *Error.
+func unpackLayer(ctx context.Context, src io.Reader, dir string, ignoreChown bool, bounds limits, split io.Writer) (unpacked, error) {
 	root, err := os.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return unpacked{}, err
 	}
 	defer root.Close()
-	u := &unpacker{ctx: ctx, root: root, ignoreChown: ignoreChown, buf: make([]byte, 256<<10), whiteouts: map[string]bool{}}
-	defer u.parent.forget()
+	u := &unpacker{ctx: ctx, root: root, ignoreChown: ignoreChown, limits: bounds, naive: !wall.Up("layer paths")}
+	return u.unpack(src, split)
+}
 
+func (u *unpacker) unpack(src io.Reader, split io.Writer) (unpacked, error) {
+	u.buf, u.whiteouts = make([]byte, 256<<10), map[string]bool{}
+	defer u.parent.forget()
 	s := newSplitter(src, split)
 	tr := tar.NewReader(s)
 	for {
-		if err := ctx.Err(); err != nil {
-			return unpacked{}, context.Cause(ctx)
+		if err := u.ctx.Err(); err != nil {
+			return unpacked{}, context.Cause(u.ctx)
 		}
 		hdr, err := tr.Next()
 		if err == io.EOF {
@@ -73,8 +79,11 @@ func unpackLayer(ctx context.Context, src io.Reader, dir string, ignoreChown boo
 		if err != nil && !(errors.Is(err, tar.ErrInsecurePath) && hdr != nil) { // place judges paths itself
 			return unpacked{}, tarError(err)
 		}
+		if err := u.used.entry(u.limits, hdr.Name, hdr.Linkname); err != nil {
+			return unpacked{}, err
+		}
 		if err := u.entry(hdr, tr, s); err != nil {
-			return unpacked{}, fmt.Errorf("%q: %w", hdr.Name, err)
+			return unpacked{}, fmt.Errorf("%q: %w", brief(hdr.Name), err)
 		}
 	}
 	if err := s.end(); err != nil {
@@ -117,12 +126,21 @@ func place(name string) (dir, base string, err error) {
 	return strings.TrimSuffix(dir, "/"), base, nil
 }
 
+// place is the function's, or what tools of old made of a name: the host's own path.
+func (u *unpacker) place(name string) (dir, base string, err error) {
+	if u.naive {
+		dir, base = path.Split(name)
+		return dir, base, nil
+	}
+	return place(name)
+}
+
 func (u *unpacker) entry(hdr *tar.Header, content io.Reader, s *splitter) error {
 	switch hdr.Typeflag {
 	case tar.TypeXGlobalHeader:
 		return nil // comments of git archive and the like
 	}
-	dir, base, err := place(hdr.Name)
+	dir, base, err := u.place(hdr.Name)
 	if err != nil {
 		return err
 	}
@@ -136,8 +154,10 @@ func (u *unpacker) entry(hdr *tar.Header, content io.Reader, s *splitter) error 
 	if strings.HasPrefix(base, whiteoutPrefix) {
 		return u.hide(dir, base)
 	}
-	if (hdr.Typeflag == tar.TypeGNUSparse || isSparse(hdr)) && hdr.Size > maxSparse {
-		return fmt.Errorf("a sparse file of %s is larger than %s", size(hdr.Size), size(maxSparse))
+	if hdr.Typeflag == tar.TypeGNUSparse || isSparse(hdr) {
+		if err := u.used.hole(u.limits, hdr.Size); err != nil {
+			return err
+		}
 	}
 	if strings.HasPrefix(dir, aufsPrefix) {
 		return nil

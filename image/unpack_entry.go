@@ -202,20 +202,20 @@ func (u *unpacker) symlink(parent int, base string, hdr *tar.Header) error {
 }
 
 func (u *unpacker) hardlink(parent int, base string, hdr *tar.Header) error {
-	dir, name, err := place(hdr.Linkname)
+	dir, name, err := u.place(hdr.Linkname)
 	if err != nil {
-		return fmt.Errorf("hard link to %q: %w", hdr.Linkname, err)
+		return fmt.Errorf("hard link to %q: %w", brief(hdr.Linkname), err)
 	}
 	if name == "" {
-		return fmt.Errorf("hard link to %q: it is a folder", hdr.Linkname)
+		return fmt.Errorf("hard link to %q: it is a folder", brief(hdr.Linkname))
 	}
 	from, err := u.openIn(dir, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
-		return fmt.Errorf("hard link to %q: %w", hdr.Linkname, err)
+		return fmt.Errorf("hard link to %q: %w", brief(hdr.Linkname), err)
 	}
 	defer unix.Close(from)
 	if err := unix.Linkat(from, name, parent, base, 0); err != nil { // without AT_SYMLINK_FOLLOW
-		return fmt.Errorf("hard link to %q: %w", hdr.Linkname, err)
+		return fmt.Errorf("hard link to %q: %w", brief(hdr.Linkname), err)
 	}
 	return nil
 }
@@ -254,17 +254,18 @@ func (u *unpacker) attributes(fd int, hdr *tar.Header) error {
 		case unix.ENOTSUP, unix.EPERM:
 			u.unsupportedAttrs++ // the file system has none of this kind, or ours are not the rights
 		default:
-			return fmt.Errorf("setting attribute %s: %w", name, err)
+			return fmt.Errorf("setting attribute %q: %w", brief(name), err)
 		}
 	}
 	return nil
 }
 
-// wantedXattr tells which attributes a layer may set. Those of overlayfs would change what a mount shows, trusted.* is
+// wantedXattr tells which attributes a layer may set. Those of overlayfs and of what stands in for it, and whisk's own, would change what a mount shows, trusted.* is
 // for the host's root, and labels are the host's policy.
 func wantedXattr(name string) bool {
 	switch {
-	case strings.HasPrefix(name, "user.overlay."), strings.HasPrefix(name, "trusted."), name == "security.selinux":
+	case strings.HasPrefix(name, "user.overlay."), strings.HasPrefix(name, "user.fuseoverlayfs."), strings.HasPrefix(name, "user.containers."),
+		strings.HasPrefix(name, "user.whisk."), strings.HasPrefix(name, "trusted."), name == "security.selinux":
 		return false
 	}
 	return strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "security.") || strings.HasPrefix(name, "system.posix_acl_")

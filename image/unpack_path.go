@@ -32,6 +32,12 @@ func (u *unpacker) openIn(p string, flags uint64) (int, error) {
 	if p == "" {
 		p = "."
 	}
+	if u.naive {
+		if !path.IsAbs(p) {
+			p = fmt.Sprintf("/proc/thread-self/fd/%d/%s", u.root.Fd(), p)
+		}
+		return unix.Open(p, int(flags)|unix.O_CLOEXEC, 0)
+	}
 	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: resolveInLayer}
 	for {
 		fd, err := unix.Openat2(int(u.root.Fd()), p, &how)
@@ -56,11 +62,27 @@ func (u *unpacker) openParent(dir string, create bool) (int, error) {
 		}
 		fd, err = u.openIn(dir, unix.O_PATH|unix.O_DIRECTORY)
 	}
+	if err == nil && !u.naive {
+		if err = tooDeep(fd); err != nil {
+			unix.Close(fd)
+		}
+	}
 	if err != nil {
 		return -1, err
 	}
 	u.parent = dirCache{path: dir, fd: fd, open: true}
 	return fd, nil
+}
+
+// tooDeep refuses a folder whose whole path the kernel cannot say (PATH_MAX, 4096 bytes). Links in a layer lead below
+// any depth that a name could, and what takes folders away again, here and in other tools, holds one descriptor for each.
+func tooDeep(fd int) error {
+	var buf [unix.PathMax]byte
+	_, err := unix.Readlink(fmt.Sprintf("/proc/thread-self/fd/%d", fd), buf[:])
+	if err == unix.ENAMETOOLONG {
+		return errors.New("its folders are too deep")
+	}
+	return err
 }
 
 // makeParents makes the folders of a path that are missing. What this layer has hidden, or made as something else,
@@ -76,11 +98,11 @@ func (u *unpacker) makeParents(dir string) error {
 			continue
 		}
 		if err != unix.ENOENT && err != unix.ENOTDIR {
-			return fmt.Errorf("making folder %q: %w", full, err)
+			return fmt.Errorf("making folder %q: %w", brief(full), err)
 		}
 		up, err := u.openIn(above, unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
-			return fmt.Errorf("making folder %q: %w", full, err)
+			return fmt.Errorf("making folder %q: %w", brief(full), err)
 		}
 		hidden, err := u.clear(up, full, part, true)
 		if err == nil {
@@ -94,7 +116,7 @@ func (u *unpacker) makeParents(dir string) error {
 		}
 		unix.Close(up)
 		if err != nil {
-			return fmt.Errorf("making folder %q: %w", full, err)
+			return fmt.Errorf("making folder %q: %w", brief(full), err)
 		}
 		above = full
 	}

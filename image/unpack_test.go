@@ -3,7 +3,6 @@ package image
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"os"
@@ -65,11 +64,11 @@ func linkEntry(kind byte, name, target string) tarEntry {
 func unpackTo(t testing.TB, layer []byte, ignoreChown bool) (string, unpacked, error) {
 	t.Helper()
 	dir := t.TempDir()
-	got, err := unpackLayer(t.Context(), bytes.NewReader(layer), dir, ignoreChown, io.Discard)
+	got, err := unpackLayer(t.Context(), bytes.NewReader(layer), dir, ignoreChown, defaultLimits(), io.Discard)
 	return dir, got, err
 }
 
-func stat(t *testing.T, path string) unix.Stat_t {
+func stat(t testing.TB, path string) unix.Stat_t {
 	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
@@ -237,17 +236,26 @@ func TestUnpackOwnersThatAreNotMapped(t *testing.T) {
 func FuzzUnpack(f *testing.F) {
 	f.Add(tarball(f, dirEntry("a"), fileEntry("a/b", "x"), linkEntry(tar.TypeSymlink, "l", "/"), fileEntry("l/.wh.c", "")))
 	f.Add(tarball(f, linkEntry(tar.TypeLink, "x", "../y")))
+	f.Add(tarball(f, linkEntry(tar.TypeSymlink, "x", "../out"), fileEntry("x/file", "dead"), linkEntry(tar.TypeLink, "x/h", "x/file"), fileEntry("x/.wh..wh..opq", "")))
+	f.Add(sparseTar(f, 1<<16))
 	f.Fuzz(func(t *testing.T, layer []byte) {
-		outside := t.TempDir()
-		dir := filepath.Join(outside, "layer")
-		if err := os.Mkdir(dir, 0o755); err != nil {
+		top := t.TempDir()
+		dir, out := filepath.Join(top, "layer"), filepath.Join(top, "out")
+		file := filepath.Join(out, "file")
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.Mkdir(out, 0o755), os.WriteFile(file, []byte("alive"), 0o644)); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // a sparse file may be long
-		defer cancel()
-		_, _ = unpackLayer(ctx, bytes.NewReader(layer), dir, true, io.Discard)
-		if names, err := os.ReadDir(outside); err != nil || len(names) != 1 {
-			t.Fatalf("the layer reached out: %v, %v", names, err)
+		before, beforeFile := stat(t, out), stat(t, file)
+		bounds := limits{entries: 1000, names: 1 << 20, sparse: 1 << 24, free: 1 << 24, ratio: 200}
+		_, _ = unpackLayer(t.Context(), bytes.NewReader(layer), dir, true, bounds, io.Discard)
+		names, err := os.ReadDir(top)
+		if b, readErr := os.ReadFile(file); err != nil || len(names) != 2 || readErr != nil || string(b) != "alive" {
+			t.Fatalf("the layer reached out: %v, %v, %q, %v", names, err, b, readErr)
+		}
+		after, afterFile := stat(t, out), stat(t, file)
+		after.Atim, afterFile.Atim = before.Atim, beforeFile.Atim
+		if before != after || beforeFile != afterFile {
+			t.Fatalf("the layer reached out: %+v, %+v", after, afterFile)
 		}
 	})
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // Dirs are the folders that whisk writes to. Everything whisk keeps is below one of them.
@@ -93,14 +95,54 @@ func (d Dirs) Networks() string { return filepath.Join(d.Run, "networks") }
 // Network is the folder of one network: lock and control.sock.
 func (d Dirs) Network(name string) string { return filepath.Join(d.Networks(), name) }
 
-// Make creates the folders that every command needs, closed to others.
+// Make creates the folders that every command needs, closed to others. One that is there must be this user's, or root's:
+// whoever owns it could put another in its place. It has been through Upgrade.
 func (d Dirs) Make() error {
 	for _, dir := range []string{d.Data, d.Run, d.Sandboxes(), d.Networks()} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := os.MkdirAll(dir, OwnerOnly(0o755)); err != nil {
 			return fmt.Errorf("make whisk's folder: %w", err)
 		}
 	}
+	for _, dir := range []string{d.Data, d.Run} {
+		if err := closeFolder(dir, os.Geteuid()); err != nil {
+			return err
+		}
+	}
+	if n, err := d.layout(); err != nil || n == Layout {
+		return err
+	}
+	return writeJSON(d.layoutFile(), Layout, true)
+}
+
+// closeFolder closes to others a folder that may have been made by another program or another user.
+func closeFolder(dir string, uid int) error {
+	if !wall.Up("private folders") {
+		return nil
+	}
+	st, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("look at whisk's folder: %w", err)
+	}
+	switch {
+	case ownedBy(st, uid):
+		if st.Mode().Perm()&0o077 == 0 {
+			return nil
+		}
+		if err := os.Chmod(dir, st.Mode().Perm()&^0o077); err != nil {
+			return fmt.Errorf("close whisk's folder to others: %w", err)
+		}
+	case !ownedBy(st, 0):
+		return &Error{Message: fmt.Sprintf("whisk's folder %q is somebody else's", dir), Hint: "set XDG_DATA_HOME and XDG_RUNTIME_DIR to folders of your own", Exit: ExitWhisk}
+	}
 	return nil
+}
+
+// OwnerOnly takes from a mode what it grants to others than the owner: nothing that whisk keeps is for their eyes.
+func OwnerOnly(mode fs.FileMode) fs.FileMode {
+	if !wall.Up("private folders") {
+		return mode
+	}
+	return mode &^ 0o077
 }
 
 // NewID returns 12 random hex digits.

@@ -18,7 +18,8 @@
 //	overlay, binds, volumes, /dev, /sys, hosts
 //	pivot_root
 //	clone(CLONE_NEWPID), no exec  ───────────────────────▶ a list of system calls made beforehand:
-//	                                                       /proc, masks, descriptors; fork the app:
-//	                                                       ids, capabilities, seccomp, execve
-//	wait for the app's status ◀──────────────────────────  reap, pass signals on
+//	                                                       /proc, masks
+//	fork twice, no exec  ──▶ the app: descriptors, ids,
+//	                         capabilities, seccomp, execve
+//	wait for process 1 ◀─────────────────────────────────  reap, pass signals on, end as the app does
 package launcher

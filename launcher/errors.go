@@ -1,13 +1,6 @@
 package launcher
 
-import (
-	"errors"
-	"slices"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/whisk-sandbox/whisk/remedy"
-)
+import "errors"
 
 // Exit codes of whisk itself, as docker-run(1) and podman-run(1) define them.
 const (
@@ -49,14 +42,6 @@ func AsError(err error) *Error {
 	var h interface{ Hint() string }
 	if errors.As(err, &h) {
 		e.Hint = h.Hint()
-	} else if withheld(err) {
-		e.Hint = remedy.More
 	}
 	return e
-}
-
-// withheld tells whether the kernel's word is one that says more of the machine than of what was asked.
-func withheld(err error) bool {
-	errno, ok := errors.AsType[unix.Errno](err)
-	return ok && slices.Contains([]unix.Errno{unix.EPERM, unix.ENOSYS, unix.EOPNOTSUPP, unix.ENODEV, unix.EUSERS}, errno)
 }

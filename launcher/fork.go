@@ -1,6 +1,9 @@
 package launcher
 
 import (
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"runtime"
 	"unsafe"
 
@@ -132,16 +135,37 @@ type family struct {
 	// init says that the child becomes a sandbox's init, instead of a program that the last of its calls execute.
 	init   bool
 	flags  uintptr
+	app    int32   // for init: the app's process id
 	all    [8]byte // a signal set of everything
 	status int32
+	code   int32
+	told   told
 	report report
+	// between is for a child that a process in between forks; see forkOrphan.
+	between *between
 }
 
-// appPID is the app's process id below an init: it is the second process of its pid namespace.
-const appPID = 2
+// told is what init writes to toldFD of each child of its own that has ended, but the app.
+type told struct {
+	PID    int32
+	Status int32 // as of wait(2)
+}
 
-// fork makes a child that carries out the calls. As init it then reaps, and passes signals on to the app, until it is
-// killed. The calling goroutine must be locked to its thread. It returns the child's pid in the caller's pid namespace.
+// toldFD is the descriptor, in init, of the pipe for them.
+const toldFD = syncFD + 1
+
+// appPID is the app's process id below an init: it is the second process of its pid namespace. Where clone3(2) is closed
+// to us, the process in between takes that number.
+func appPID() int32 {
+	if _, _, errno := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0); errno == unix.EINVAL {
+		return 2
+	}
+	return 3
+}
+
+// fork makes a child that carries out the calls. As init it then reaps, and passes signals on to the app, until the app
+// ends, whose status is its own. The calling goroutine must be locked to its thread. It returns the child's pid in the
+// caller's pid namespace.
 func (f *family) fork() (int, unix.Errno) {
 	for i := range f.all {
 		f.all[i] = 0xff
@@ -153,3 +177,92 @@ func (f *family) fork() (int, unix.Errno) {
 	}
 	return int(pid), 0
 }
+
+// between is the memory of a process between the caller and the child. It only forks the child and says which it is.
+type between struct {
+	args  cloneArgs
+	tid   [1]int32
+	child int32 // the child's pid in its own pid namespace, or an errno below zero
+	out   int   // the socket to say it on
+	iov   unix.Iovec
+	msg   unix.Msghdr
+	// control carries a pidfd, as SCM_RIGHTS does, unix(7); clone(2) puts it there.
+	control struct {
+		head unix.Cmsghdr
+		fd   int32
+		_    int32
+	}
+}
+
+// cloneArgs is struct clone_args, clone3(2), as of Linux 5.5.
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize uint64
+}
+
+// forkOrphan forks a child whose parent is process 1 of the pid namespace that the calling thread's children are born
+// in: a process in between forks it and ends. So it is reaped there, whoever reaps outside: a namespace whose init has
+// been killed waits for each of its processes to be reaped, pid_namespaces(7). tid is the pid in the namespace that the
+// process in between takes; 0: any. It returns the child's pid in its own pid namespace and a pidfd.
+func (f *family) forkOrphan(tid int32) (pid, pidfd int, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, -1, fmt.Errorf("make socket: %w", err)
+	}
+	defer closeFD(&pair[0])
+	defer closeFD(&pair[1])
+	b := &between{out: pair[1], tid: [1]int32{tid}}
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(b)
+	b.args.exitSignal = uint64(unix.SIGCHLD)
+	if tid != 0 {
+		b.args.setTID, b.args.setTIDSize = uint64(uintptr(unsafe.Pointer(&b.tid))), 1
+	}
+	b.iov.Base = (*byte)(unsafe.Pointer(&b.child))
+	b.iov.SetLen(int(unsafe.Sizeof(b.child)))
+	b.msg.Iov, b.msg.Iovlen = &b.iov, 1
+	b.control.head.Level, b.control.head.Type = unix.SOL_SOCKET, unix.SCM_RIGHTS
+	b.control.head.SetLen(unix.CmsgLen(4))
+	f.between = b
+	mid, errno := f.fork()
+	if errno != 0 {
+		return 0, -1, fmt.Errorf("fork: %w", errno)
+	}
+	closeFD(&pair[1])
+	defer func() { _ = waitFor(mid) }()
+	return readOrphan(pair[0])
+}
+
+// readOrphan reads what the process in between says.
+func readOrphan(fd int) (pid, pidfd int, err error) {
+	var child [4]byte
+	control := make([]byte, unix.CmsgSpace(4))
+	for {
+		n, cn, _, _, err := unix.Recvmsg(fd, child[:], control, unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, -1, fmt.Errorf("wait for child: %w", err)
+		}
+		if n != len(child) {
+			return 0, -1, errDiedEarly
+		}
+		pid = int(int32(binary.NativeEndian.Uint32(child[:])))
+		if pid < 0 {
+			return 0, -1, fmt.Errorf("fork: %w", unix.Errno(-pid))
+		}
+		messages, err := unix.ParseSocketControlMessage(control[:cn])
+		if err != nil || len(messages) != 1 {
+			return 0, -1, fmt.Errorf("wait for child: it came without its pidfd: %w", err)
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err != nil || len(fds) != 1 {
+			return 0, -1, fmt.Errorf("wait for child: it came without its pidfd: %w", err)
+		}
+		return pid, fds[0], nil
+	}
+}
+
+// errDiedEarly is of a child that was killed before it could say why.
+var errDiedEarly = errors.New("the child of the keeper died while it started")

@@ -26,10 +26,19 @@ func afterForkInChild()
 //go:nocheckptr
 func forkRaw(f *family) (uintptr, unix.Errno) {
 	beforeFork()
-	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, f.flags|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	var pid uintptr
+	var errno unix.Errno
+	if f.between != nil && f.between.args.setTID != 0 {
+		pid, _, errno = unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&f.between.args)), unsafe.Sizeof(f.between.args), 0)
+	} else {
+		pid, _, errno = unix.RawSyscall6(unix.SYS_CLONE, f.flags|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	}
 	if errno != 0 || pid != 0 {
 		afterFork()
 		return pid, errno
+	}
+	if f.between != nil {
+		forkOnce(f.between)
 	}
 	afterForkInChild()
 	if f.init {
@@ -41,10 +50,34 @@ func forkRaw(f *family) (uintptr, unix.Errno) {
 	if !f.init {
 		exit(255) // calls without a successful execve have reported before
 	}
-	unix.RawSyscall(unix.SYS_CLOSE_RANGE, 0, ^uintptr(0)>>32, 0)
+	unix.RawSyscall(unix.SYS_CLOSE_RANGE, 0, syncFD, 0)
 	lookAfter(f)
 	return 0, 0
 }
+
+// forkOnce is the whole work of a process in between: its child returns, and it ends.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func forkOnce(b *between) {
+	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.CLONE_PIDFD)|uintptr(unix.SIGCHLD), 0, uintptr(unsafe.Pointer(&b.control.fd)), 0, 0, 0)
+	if errno == 0 && pid == 0 {
+		return
+	}
+	if errno != 0 {
+		b.child = -int32(errno)
+	} else {
+		b.child = int32(pid)
+		b.msg.Control = (*byte)(unsafe.Pointer(&b.control))
+		b.msg.Controllen = controlLen
+	}
+	unix.RawSyscall(unix.SYS_SENDMSG, uintptr(b.out), uintptr(unsafe.Pointer(&b.msg)), 0)
+	exit(0)
+}
+
+// controlLen is the length of a control message with one descriptor.
+const controlLen = unix.SizeofCmsghdr + 4
 
 // lookAfter is the whole work of init.
 //
@@ -58,14 +91,28 @@ func lookAfter(f *family) {
 			continue
 		}
 		if sig != uintptr(unix.SIGCHLD) {
-			unix.RawSyscall(unix.SYS_KILL, appPID, sig, 0)
+			unix.RawSyscall(unix.SYS_KILL, uintptr(f.app), sig, 0)
 			continue
 		}
+		over := false
 		for {
 			pid, _, _ := unix.RawSyscall6(unix.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&f.status)), unix.WNOHANG, 0, 0, 0)
 			if int(pid) <= 0 {
 				break
 			}
+			if int32(pid) == f.app {
+				over = true
+				f.code = f.status >> 8 & 0xff
+				if f.status&0x7f != 0 {
+					f.code = 128 + f.status&0x7f
+				}
+				continue // what ended before it is told of first
+			}
+			f.told.PID, f.told.Status = int32(pid), f.status
+			unix.RawSyscall(unix.SYS_WRITE, toldFD, uintptr(unsafe.Pointer(&f.told)), unsafe.Sizeof(f.told))
+		}
+		if over {
+			exit(uintptr(f.code))
 		}
 	}
 }

@@ -27,7 +27,7 @@ type lineFile struct {
 
 // openLineFile opens for appending, and makes the file but not its folder.
 func openLineFile(name string, limit int64) (*lineFile, error) {
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, OwnerOnly(0o644))
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
@@ -58,7 +58,7 @@ func (l *lineFile) rotate() {
 	if err := os.Rename(l.name, l.name+".1"); err != nil {
 		return
 	}
-	f, err := os.OpenFile(l.name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(l.name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, OwnerOnly(0o644))
 	if err != nil {
 		return
 	}

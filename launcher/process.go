@@ -1,7 +1,6 @@
 package launcher
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -23,10 +22,14 @@ type command struct {
 	rights  *rights.Rights
 	rlimits []rlimit
 	single  bool
+	lone    lone
 	tty     bool
 	first   bool // it becomes process 1 itself
 	oom     *int // OOM score, proc_pid_oom_score_adj(5); nil: the login's
 }
+
+// setOOMScore is the step of a start that a login's rights may not allow.
+const setOOMScore = "set OOM score"
 
 // appScript is what a child does to become the app: it gives away all it will not need, in an order in which each
 // step may still be taken, and executes the program.
@@ -45,9 +48,10 @@ func appScript(s *script, c *command) {
 		fd := syncFD + 1 // the lowest that is free
 		value := strconv.Itoa(*c.oom)
 		s.add("open OOM score", mustWork, unix.SYS_OPENAT, uintptr(1<<64-100), "/proc/self/oom_score_adj", unix.O_WRONLY, 0)
-		s.add("set OOM score", mustWork, unix.SYS_WRITE, fd, value, len(value))
+		s.add(setOOMScore, mustWork, unix.SYS_WRITE, fd, value, len(value))
 		s.add("close OOM score", mustWork, unix.SYS_CLOSE, fd)
 	}
+	c.lone.makeScript(s)
 	s.add("set umask", mayFail, unix.SYS_UMASK, 0o022) // it returns the old one and cannot fail
 	if !c.rights.NoNewPrivs {
 		addFilter(s, c.rights) // while CAP_SYS_ADMIN is still there, seccomp(2)
@@ -143,8 +147,8 @@ func checkWorkdir(dir string) error {
 }
 
 // rootScript finishes the root: what must be done inside the new pid namespace.
-// rules are Landlock's for an app that is process 1 itself, or -1.
-func rootScript(s *script, rootfd, rules int, r *rights.Rights, limits []rlimit, readOnly bool) {
+// rules are Landlock's for an app that is process 1 itself, or -1; control: it is in a control group of its own.
+func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, limits []rlimit, readOnly bool) {
 	s.add("enter root", mustWork, unix.SYS_FCHDIR, rootfd)
 	// While the old /proc is in sight: a user namespace may not mount one that shows more, mount_namespaces(7).
 	s.add("mount /proc", mustWork, unix.SYS_MOUNT, "proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
@@ -152,6 +156,9 @@ func rootScript(s *script, rootfd, rules int, r *rights.Rights, limits []rlimit,
 	s.add("detach the host's root", mustWork, unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
 	s.add("enter new root", mustWork, unix.SYS_CHDIR, "/")
 	boundProcesses(s, limits) // while /proc/sys is writable
+	if control {
+		controlScript(s)
+	}
 	for _, p := range r.ReadOnly {
 		if _, err := os.Lstat(p); err != nil {
 			continue
@@ -177,22 +184,39 @@ func rootScript(s *script, rootfd, rules int, r *rights.Rights, limits []rlimit,
 	}
 }
 
-// born is what a child of the sandbox's thread is to become.
-type born struct {
-	flags uintptr       // for clone(2)
-	stdio *[3]*os.File  // nil for init, which has none
-	root  func(*script) // comes first, while the keeper's descriptors are still open; nil: nothing
-	app   func(*script) // comes last and executes; nil for init
-	name  string        // of the program, for an error
+// controlScript shows a sandbox's own control group in place of the keeper's, which the builder has mounted: only from
+// within is it the root of what is seen, cgroup_namespaces(7).
+func controlScript(s *script) {
+	flags := unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if wall.Up("read-only sysfs") {
+		flags |= unix.MS_RDONLY
+	}
+	s.add("hide the keeper's control group", mayFail, unix.SYS_UMOUNT2, "/sys/fs/cgroup", unix.MNT_DETACH)
+	s.add("mount control group", mayFail, unix.SYS_MOUNT, "cgroup2", "/sys/fs/cgroup", "cgroup2", flags, 0)
 }
 
-// birth forks a child on the calling thread, waits until it has executed its program or is ready as init, and returns
-// its pid.
-func birth(b born) (int, error) {
+// born is what a child of the sandbox's thread is to become.
+type born struct {
+	flags  uintptr       // for clone(2)
+	procs  *os.File      // of the control group to enter, cgroup.Group.Procs; nil: the keeper's
+	stdio  *[3]*os.File  // nil for init, which has none
+	root   func(*script) // comes first, while the keeper's descriptors are still open; nil: nothing
+	app    func(*script) // comes last and executes; nil for init
+	appPID int32         // for init
+	told   int           // for init: the pipe to tell on
+	name   string        // of the program, for an error
+	// orphan makes process 1 of the pid namespace its parent; tid is as for forkOrphan.
+	orphan bool
+	tid    int32
+}
+
+// birth forks a child on the calling thread and waits until it has executed its program or is ready as init. It returns
+// the child's pid, an orphan's as its own pid namespace counts, and a handle, which the caller must close.
+func birth(b born) (pid int, h *handle, err error) {
 	var sync, start [2]int
 	for _, p := range []*[2]int{&sync, &start} {
 		if err := highPipe(p); err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		defer closeFD(&p[0])
 		defer closeFD(&p[1])
@@ -202,7 +226,7 @@ func birth(b born) (int, error) {
 		for i, file := range b.stdio {
 			fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 10)
 			if err != nil {
-				return 0, fmt.Errorf("duplicate standard stream: %w", err)
+				return 0, nil, fmt.Errorf("duplicate standard stream: %w", err)
 			}
 			defer unix.Close(fd)
 			fds[i] = fd
@@ -212,46 +236,83 @@ func birth(b born) (int, error) {
 	defer s.release()
 	// Reports must find their descriptor from the first call on.
 	s.add("set sync pipe", mayFail, unix.SYS_DUP3, sync[1], syncFD, unix.O_CLOEXEC)
-	s.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
+	if !b.orphan { // which dies with process 1, and whose parent ends at once
+		s.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
+	}
 	s.add("close start pipe", mustWork, unix.SYS_CLOSE, start[1])
 	s.add("wait for the keeper", oneByte, unix.SYS_READ, start[0], new([1]byte), 1)
 	// Until it executes, it is a copy of the keeper, whose memory is nobody's business in the sandbox.
 	s.add("guard memory", mustWork, unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, dumpable())
+	if b.procs != nil {
+		fd, err := unix.FcntlInt(b.procs.Fd(), unix.F_DUPFD_CLOEXEC, 10)
+		if err != nil {
+			return 0, nil, fmt.Errorf("duplicate control group: %w", err)
+		}
+		defer unix.Close(fd)
+		s.add("enter control group", mustWork, unix.SYS_WRITE, fd, "0", 1)
+		s.add("make cgroup namespace", mustWork, unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+	}
 	if b.root != nil {
 		b.root(&s)
 	}
 	if b.app == nil {
+		s.add("set pipe to tell on", mustWork, unix.SYS_DUP3, b.told, toldFD, unix.O_CLOEXEC)
 		// The rest, and with it the sync pipe, last of all.
-		s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, syncFD+1, uintptr(^uint32(0)), 0)
+		s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, toldFD+1, uintptr(^uint32(0)), 0)
 		s.add("name init", mayFail, unix.SYS_PRCTL, unix.PR_SET_NAME, "whisk-init")
 		addCaps(&s, 1<<unix.CAP_KILL)
 	} else {
 		streamsScript(&s, fds)
 		b.app(&s)
 	}
-	f := &family{calls: s.calls, init: b.app == nil, flags: b.flags}
-	pid, errno := f.fork()
-	if errno != 0 {
-		return 0, fmt.Errorf("fork: %w", errno)
+	f := &family{calls: s.calls, init: b.app == nil, flags: b.flags, app: b.appPID}
+	if pid, h, err = f.begin(b); err != nil {
+		return 0, nil, err
 	}
+	defer func() {
+		if err != nil {
+			h.close()
+		}
+	}()
 	closeFD(&sync[1])
 	closeFD(&start[0])
 	if _, err := unix.Write(start[1], []byte{1}); err != nil && err != unix.EPIPE {
-		return 0, fmt.Errorf("release child: %w", err)
+		return 0, h, fmt.Errorf("release child: %w", err)
 	}
 	var r report
 	n, err := readFull(sync[0], (*[unsafe.Sizeof(r)]byte)(unsafe.Pointer(&r))[:])
 	if err != nil {
-		return 0, fmt.Errorf("wait for child: %w", err)
+		return 0, h, fmt.Errorf("wait for child: %w", err)
 	}
 	if n == 0 {
-		return pid, nil
+		return pid, h, nil
 	}
-	_, _ = unix.Wait4(pid, nil, 0, nil)
+	if !b.orphan {
+		_ = waitFor(pid)
+	}
 	if n != int(unsafe.Sizeof(r)) || int(r.Index) >= len(f.calls) {
-		return 0, errors.New("the child of the keeper died while it started")
+		return 0, h, errDiedEarly
 	}
-	return 0, startError(f.calls[r.Index], unix.Errno(r.Errno), b.name)
+	return 0, h, startError(f.calls[r.Index], unix.Errno(r.Errno), b.name)
+}
+
+// begin forks the child in the way that b asks for.
+func (f *family) begin(b born) (int, *handle, error) {
+	if b.orphan {
+		pid, fd, err := f.forkOrphan(b.tid)
+		return pid, &handle{fd: fd}, err
+	}
+	pid, errno := f.fork()
+	if errno != 0 {
+		return 0, nil, fmt.Errorf("fork: %w", errno)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		_ = waitFor(pid)
+		return 0, nil, fmt.Errorf("open child: %w", err)
+	}
+	return pid, &handle{fd: fd}, nil
 }
 
 // startError words a failure of a child.
@@ -262,7 +323,7 @@ func startError(c call, errno unix.Errno, name string) error {
 	if c.nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM {
 		return &Error{Message: "a ulimit is above what this login may have", Hint: "see the hard limits: ulimit -aH", Exit: ExitWhisk}
 	}
-	if c.nr == unix.SYS_WRITE && errno == unix.EACCES {
+	if c.nr == unix.SYS_WRITE && errno == unix.EACCES && c.what == setOOMScore {
 		return &Error{Message: "an OOM score below this login's own needs root", Hint: "see it: cat /proc/self/oom_score_adj", Exit: ExitWhisk}
 	}
 	if c.nr == unix.SYS_LANDLOCK_RESTRICT_SELF {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/internal/wall"
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 // builder makes the root file system of one sandbox. All its methods run on the sandbox's own thread, in the
@@ -87,9 +88,19 @@ func (b *builder) overlay() error {
 		return &Error{Message: fmt.Sprintf("image %q has too many layers (%d) for one overlay mount", b.base.Name, len(b.base.Layers)), Exit: ExitWhisk}
 	}
 	if err := unix.Mount("overlay", merged, "overlay", unix.MS_NODEV, data); err != nil {
-		return fmt.Errorf("mount overlay: %w", err)
+		return overlayError(upper, err)
 	}
 	return b.openRoot(merged)
+}
+
+// overlayError names the file system that refused.
+func overlayError(upper string, err error) error {
+	var st unix.Statfs_t
+	if e := unix.Statfs(upper, &st); e != nil {
+		return fmt.Errorf("mount overlay: %w", errors.Join(err, e))
+	}
+	kind, _ := mend.FileSystem(int64(st.Type))
+	return &Error{Message: fmt.Sprintf("%s: %v", mend.NoOverlay(upper, kind), err), Hint: "set XDG_DATA_HOME to a folder on ext4, xfs, btrfs or tmpfs; what to type: whisk doctor", Exit: ExitWhisk}
 }
 
 func (b *builder) openRoot(dir string) error {
@@ -276,13 +287,7 @@ func (b *builder) binds() error {
 
 // bind mounts a file or folder of the host.
 func (b *builder) bind(src, target string, dir bool, attrs uint64) error {
-	var at int
-	var err error
-	if dir {
-		at, err = b.root.mkdirAll(target, 0o755)
-	} else {
-		at, err = b.root.mkfile(target)
-	}
+	at, err := b.root.target(target, dir)
 	if err != nil {
 		return err
 	}
@@ -312,7 +317,7 @@ func (b *builder) mount(m *config.Mount) error {
 		if m.NoExec {
 			attrs |= unix.MOUNT_ATTR_NOEXEC
 		}
-		at, err := b.root.mkdirAll(m.Target, 0o755)
+		at, err := b.root.target(m.Target, true)
 		if err != nil {
 			return err
 		}

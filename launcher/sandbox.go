@@ -28,13 +28,16 @@ type Sandbox struct {
 	// building says that built will get a value.
 	building bool
 
-	ids *idCalls // in a sandbox with one id; else nil
+	ids  *idCalls // in a sandbox with one id; else nil
+	lone *os.File // a pidfd of the app, whose user namespace later commands join; nil: it is the keeper's
+
+	procs *os.File // of its control group; nil: the keeper's
 
 	fence rights.Fence
 
-	pid    int           // of process 1
-	app    int           // of the app: below an init another one
-	over   chan struct{} // closed when the app has been reaped
+	pid    int     // of process 1
+	app    *handle // of the app: below an init another one
+	more   children
 	exited chan struct{}
 	code   int
 
@@ -83,7 +86,7 @@ func Prepare(spec *Spec, o Options) (_ *Sandbox, err error) {
 	s := &Sandbox{
 		fence: fence,
 		spec:  spec, plan: p, rights: r, maxID: o.MaxID,
-		built: make(chan error, 1), over: make(chan struct{}), exited: make(chan struct{}),
+		built: make(chan error, 1), exited: make(chan struct{}),
 		b: &builder{dirs: o.Dirs, id: spec.ID, plan: p, guard: &spec.Guard, home: spec.App.Home, base: o.Base, single: o.MaxID == 0, anonymous: o.Volumes, root: root{-1}, devpts: -1},
 	}
 	for _, d := range []string{"root", "upper", "work"} {
@@ -112,7 +115,7 @@ func Prepare(spec *Spec, o Options) (_ *Sandbox, err error) {
 		return nil, err
 	}
 	if s.maxID == 0 {
-		if err := s.do(func() (err error) { s.ids, err = answerIDCalls(); return err }); err != nil {
+		if err := s.do(func() (err error) { s.ids, err = answerIDCalls(r.Caps); return err }); err != nil {
 			return nil, err
 		}
 	}
@@ -223,7 +226,7 @@ func (s *Sandbox) Terminal(owner int) (master, slave *os.File, err error) {
 		return nil, nil, fmt.Errorf("open terminal's other end: %w", err)
 	}
 	slave = os.NewFile(uintptr(sfd), "pts")
-	if owner != 0 {
+	if owner != 0 && s.maxID != 0 { // with one id it is the owner's already
 		if err := slave.Chown(owner, -1); err != nil {
 			master.Close()
 			slave.Close()
@@ -232,6 +235,10 @@ func (s *Sandbox) Terminal(owner int) (master, slave *os.File, err error) {
 	}
 	return master, slave, nil
 }
+
+// Control has the sandbox's processes enter a control group; procs is its file (cgroup.Group.Procs), the sandbox's own
+// from now on. To be called before Start, at most once; without, they stay in the keeper's.
+func (s *Sandbox) Control(procs *os.File) { s.procs = procs }
 
 // Stdio are the standard streams of a command. With a terminal all three are its slave end.
 type Stdio [3]*os.File
@@ -252,7 +259,7 @@ type Started struct {
 // UserID says as which user id a command will run that asks for this user; empty stands for the app's own. Built
 // must have returned nil.
 func (s *Sandbox) UserID(user string) (int, error) {
-	who, err := lookupIdentity(s.b.root, cmp.Or(user, s.plan.user), s.maxID)
+	who, err := s.identify(user)
 	if err != nil {
 		return 0, err
 	}
@@ -262,7 +269,7 @@ func (s *Sandbox) UserID(user string) (int, error) {
 // Start starts the app; Built must have returned nil. It returns when the program is executing, or with an
 // *Error that says why it cannot be.
 func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
-	who, err := lookupIdentity(s.b.root, s.plan.user, s.maxID)
+	who, err := s.identify("")
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +285,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 	} else {
 		return nil, fmt.Errorf("make working directory: %w", err)
 	}
-	c := &command{argv: s.plan.argv, env: env, workdir: s.plan.workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, tty: s.spec.App.TTY, first: !s.plan.init, oom: s.spec.OOMScore}
+	c := &command{argv: s.plan.argv, env: env, workdir: s.plan.workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, lone: s.loneFor(who), tty: s.spec.App.TTY, first: !s.plan.init, oom: s.spec.OOMScore}
 	err = s.do(func() error {
 		if !wall.Up("descriptors") {
 			leakFolder()
@@ -301,26 +308,40 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		defer unix.Close(rootfd)
 		one := born{
 			flags: unix.CLONE_NEWPID,
-			root:  func(p *script) { rootScript(p, rootfd, own, s.rights, s.plan.rlimits, s.spec.App.ReadOnly) },
-			name:  c.argv[0],
+			procs: s.procs,
+			root: func(p *script) {
+				rootScript(p, rootfd, own, s.procs != nil, s.rights, s.plan.rlimits, s.spec.App.ReadOnly)
+			},
+			name: c.argv[0],
 		}
 		app := func(p *script) { appScript(p, c) }
 		if c.first {
 			one.stdio, one.app = (*[3]*os.File)(&stdio), app
 		}
-		if s.pid, err = birth(one); err != nil {
+		var told *os.File
+		if !c.first {
+			var w int
+			if told, w, err = pipeToTell(); err != nil {
+				return err
+			}
+			defer unix.Close(w)
+			one.told, one.appPID = w, appPID()
+		}
+		var first *handle
+		if s.pid, first, err = birth(one); err != nil {
+			if told != nil {
+				told.Close()
+			}
 			return err
 		}
-		s.app = s.pid
-		// Later commands of this thread are born in the same pid namespace.
-		pidfd, err := unix.PidfdOpen(s.pid, 0)
-		if err != nil {
-			return fmt.Errorf("open process 1: %w", err)
+		s.app = first
+		if told != nil {
+			go func() { defer told.Close(); s.more.listen(told) }()
 		}
-		defer unix.Close(pidfd)
-		if err := unix.Setns(pidfd, unix.CLONE_NEWPID); err != nil {
+		// Later commands of this thread are born in the same pid namespace.
+		if err := unix.Setns(first.fd, unix.CLONE_NEWPID); err != nil {
 			// An app that has ended already cannot be joined, and need not be; pidfd_open(2) says that it has.
-			if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 1000); n == 0 {
+			if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(first.fd), Events: unix.POLLIN}}, 1000); n == 0 {
 				return fmt.Errorf("enter pid namespace: %w", err)
 			}
 		}
@@ -332,8 +353,17 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		if c.first {
 			return nil
 		}
-		s.app, err = birth(born{stdio: (*[3]*os.File)(&stdio), app: app, name: c.argv[0]})
-		return err
+		second := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), app: app, name: c.argv[0], orphan: true}
+		if one.appPID == 2 {
+			second.tid = 3
+		}
+		_, h, err := birth(second)
+		if err != nil {
+			return err
+		}
+		first.close()
+		s.app = h
+		return nil
 	})
 	if s.pid != 0 {
 		go s.reap()
@@ -346,6 +376,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		}
 		return nil, err
 	}
+	s.keepLone(who)
 	user := s.plan.user
 	return &Started{PID: s.pid, Argv: c.argv, Env: env, User: user, Workdir: c.workdir, Signal: int(s.plan.stop), Volumes: s.b.anonymous, Hidden: s.b.hidden, Walls: s.walls()}, nil
 }
@@ -365,35 +396,23 @@ func (s *Sandbox) walls() []string {
 	return append(w, "masked paths", "read-only paths")
 }
 
-func (s *Sandbox) reap() {
-	if s.app != 0 {
-		s.code = waitFor(s.app)
+// pipeToTell makes the pipe on which init tells of its children.
+func pipeToTell() (*os.File, int, error) {
+	var p [2]int
+	if err := highPipe(&p); err != nil {
+		return nil, -1, err
 	}
-	close(s.over)
-	if s.app != s.pid {
-		// Init takes all that is left along, and is not gone before that is.
-		_ = unix.Kill(s.pid, unix.SIGKILL)
-		_ = waitFor(s.pid)
+	if err := unix.SetNonblock(p[0], true); err != nil {
+		return nil, -1, fmt.Errorf("make pipe: %w", err)
 	}
-	close(s.exited)
+	return os.NewFile(uintptr(p[0]), "told"), p[1], nil
 }
 
-// waitFor reaps a child and returns its exit code, 128+n for signal n.
-func waitFor(pid int) int {
-	var ws unix.WaitStatus
-	for {
-		_, err := unix.Wait4(pid, &ws, 0, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return 255
-		}
-		if ws.Signaled() {
-			return 128 + int(ws.Signal())
-		}
-		return ws.ExitStatus()
-	}
+// reap waits for process 1, whose status is the app's. It is not gone before all other processes are.
+func (s *Sandbox) reap() {
+	s.code = waitFor(s.pid)
+	s.app.close()
+	close(s.exited)
 }
 
 // Exited is closed when the app has ended and with it all processes of the sandbox.
@@ -403,24 +422,7 @@ func (s *Sandbox) Exited() <-chan struct{} { return s.exited }
 func (s *Sandbox) ExitCode() int { return s.code }
 
 // Signal sends a signal to the app. One that has ended is no error.
-func (s *Sandbox) Signal(sig unix.Signal) error {
-	select {
-	case <-s.over:
-		return nil
-	default:
-	}
-	if err := unix.Kill(s.app, sig); err != nil && err != unix.ESRCH {
-		return fmt.Errorf("send signal %d: %w", sig, err)
-	}
-	return nil
-}
-
-// Process is a further command in a sandbox.
-type Process struct {
-	pid  int
-	done chan struct{}
-	code int
-}
+func (s *Sandbox) Signal(sig unix.Signal) error { return s.app.signal(sig) }
 
 // Exec starts a further command; it returns when the program is executing. terminal asks for a pty, given by
 // Terminal, as stdio.
@@ -435,7 +437,7 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 	}
 	var p *Process
 	err := s.do(func() error {
-		who, err := lookupIdentity(s.b.root, cmp.Or(spec.User, s.plan.user), s.maxID)
+		who, err := s.identify(spec.User)
 		if err != nil {
 			return err
 		}
@@ -450,41 +452,30 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 		if err := checkWorkdir(workdir); err != nil {
 			return err
 		}
-		c := &command{argv: spec.Argv, env: env, workdir: workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, tty: spec.TTY, oom: s.spec.OOMScore}
-		pid, err := birth(born{stdio: (*[3]*os.File)(&stdio), app: func(p *script) { appScript(p, c) }, name: c.argv[0]})
-		if err != nil {
-			return err
+		c := &command{argv: spec.Argv, env: env, workdir: workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, lone: s.loneFor(who), tty: spec.TTY, oom: s.spec.OOMScore}
+		child := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), root: c.lone.joinScript, app: func(p *script) { appScript(p, c) }, name: c.argv[0], orphan: s.plan.init}
+		if !child.orphan {
+			// The app is process 1 and need not know how to reap.
+			pid, h, err := birth(child)
+			if err != nil {
+				return err
+			}
+			p = &Process{pid: pid, h: h, done: make(chan struct{})}
+			go func() { p.end(waitFor(pid)) }()
+			return nil
 		}
-		p = &Process{pid: pid, done: make(chan struct{})}
-		return nil
+		s.more.expect()
+		pid, h, err := birth(child)
+		if err == nil {
+			p = &Process{pid: pid, h: h, done: make(chan struct{})}
+		}
+		s.more.add(p)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	go func() {
-		p.code = waitFor(p.pid)
-		close(p.done)
-	}()
 	return p, nil
-}
-
-// Exited is closed when the command has ended.
-func (p *Process) Exited() <-chan struct{} { return p.done }
-
-// ExitCode is as Sandbox.ExitCode.
-func (p *Process) ExitCode() int { return p.code }
-
-// Signal sends a signal to the command.
-func (p *Process) Signal(sig unix.Signal) error {
-	select {
-	case <-p.done:
-		return nil
-	default:
-	}
-	if err := unix.Kill(p.pid, sig); err != nil && err != unix.ESRCH {
-		return fmt.Errorf("send signal %d: %w", sig, err)
-	}
-	return nil
 }
 
 // Volumes are the anonymous volumes that were made so far; for a record of a start that failed.
@@ -495,7 +486,7 @@ func (s *Sandbox) Close() {
 	s.closing.Do(func() {
 		if s.pid != 0 {
 			select {
-			case <-s.over:
+			case <-s.exited:
 			default:
 				_ = unix.Kill(s.pid, unix.SIGKILL)
 			}
@@ -506,6 +497,12 @@ func (s *Sandbox) Close() {
 		}
 		s.ns.Close()
 		s.ids.close()
+		if s.procs != nil {
+			s.procs.Close()
+		}
+		if s.lone != nil {
+			s.lone.Close()
+		}
 		for _, fd := range []int{s.b.root.fd, s.b.devpts} {
 			if fd >= 0 {
 				unix.Close(fd)
@@ -513,6 +510,3 @@ func (s *Sandbox) Close() {
 		}
 	})
 }
-
-// PID is the command's, in the caller's pid namespace.
-func (p *Process) PID() int { return p.pid }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
@@ -51,17 +52,16 @@ func lookupIdentity(r root, spec string, max int) (*identity, error) {
 			return nil, &Error{Message: fmt.Sprintf("user %q contains a control character", spec), Exit: ExitWhisk}
 		}
 	}
+	if strings.Count(spec, ":") > 1 { // the library takes 0:0:0 as 0:0
+		return nil, &Error{Message: fmt.Sprintf("user %q is not USER or USER:GROUP", spec), Hint: "name a user of the image, or a number", Exit: ExitWhisk}
+	}
 	u, err := user.GetExecUser(spec, &user.ExecUser{Home: "/"}, io.LimitReader(passwd, maxDatabase), io.LimitReader(group, maxDatabase))
 	if err != nil {
 		return nil, &Error{Message: fmt.Sprintf("cannot run as user %q: %v", spec, err), Hint: "name a user of the image, or a number", Exit: ExitWhisk}
 	}
 	for _, id := range append([]int{u.Uid, u.Gid}, u.Sgids...) {
 		if id < 0 || id > max {
-			hint := "use an id between 0 and 65536"
-			if max == 0 {
-				hint = "without sub-ids a sandbox has user 0 only; see docs/user-namespaces.md"
-			}
-			return nil, &Error{Message: fmt.Sprintf("cannot run as user %q: id %d is not mapped in this user namespace", spec, id), Hint: hint, Exit: ExitWhisk}
+			return nil, &Error{Message: fmt.Sprintf("cannot run as user %q: id %d is not mapped in this user namespace", spec, id), Hint: "use an id between 0 and 65536", Exit: ExitWhisk}
 		}
 	}
 	return &identity{uid: u.Uid, gid: u.Gid, groups: u.Sgids, home: u.Home}, nil

@@ -90,7 +90,7 @@ func ensureVolume(d Dirs, name string, labels map[string]string, anonymous strin
 	} else if AsError(err).Kind != KindNotFound {
 		return nil, false, err
 	}
-	if err := os.MkdirAll(d.Volumes(), 0o700); err != nil {
+	if err := os.MkdirAll(d.Volumes(), OwnerOnly(0o755)); err != nil {
 		return nil, false, fmt.Errorf("make volume: %w", err)
 	}
 	tmp, err := os.MkdirTemp(d.Volumes(), ".new-")
@@ -105,7 +105,7 @@ func ensureVolume(d Dirs, name string, labels map[string]string, anonymous strin
 	if err := writeJSON(filepath.Join(tmp, "volume.json"), v, true); err != nil {
 		return nil, false, err
 	}
-	if err := os.Chmod(tmp, 0o700); err != nil {
+	if err := os.Chmod(tmp, OwnerOnly(0o755)); err != nil {
 		return nil, false, fmt.Errorf("make volume: %w", err)
 	}
 	if err := os.Rename(tmp, filepath.Join(d.Volumes(), name)); err != nil {
@@ -191,7 +191,7 @@ func (b *builder) volume(m *config.Mount, attrs uint64) error {
 	if made && anonymous != "" {
 		b.anonymous = append(b.anonymous, name)
 	}
-	target, err := b.root.mkdirAll(m.Target, 0o755)
+	target, err := b.root.target(m.Target, true)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
@@ -15,7 +14,7 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
-	"github.com/whisk-sandbox/whisk/remedy"
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 // IsolationError says why the kernel cannot keep the sandboxes of a network from each other.
@@ -30,7 +29,7 @@ func (e *IsolationError) Unwrap() error { return e.Err }
 
 // Hint is what the user can do about it.
 func (e *IsolationError) Hint() string {
-	return remedy.Hint(remedy.Read(os.DirFS("/")).Modules("nf_tables", "nft_ct", "nft_reject_inet").Line + "; or leave isolate and networks out")
+	return mend.Here().Modules(mend.ApartModules()...) + "; or leave isolate and networks out"
 }
 
 // defaultGroup is the group of sandboxes that name none.

@@ -1,7 +1,5 @@
 package userns
 
-import "github.com/whisk-sandbox/whisk/remedy"
-
 // Cause names what stands between this process and a user namespace.
 type Cause string
 
@@ -25,9 +23,9 @@ const (
 // Error is a machine that does not let whisk have its user namespace. It is one line, and it has a hint.
 type Error struct {
 	Cause   Cause
-	Message string     // lower case, names the file or sysctl
-	Fix     remedy.Fix // what mends it; zero when nothing is known to
-	Err     error      // the kernel's answer; may be nil
+	Message string // lower case, names the file or sysctl
+	Remedy  string // the exact command, or empty
+	Err     error  // the kernel's answer; may be nil
 }
 
 // Error implements error.
@@ -38,8 +36,8 @@ func (e *Error) Error() string {
 	return e.Message + ": " + e.Err.Error()
 }
 
-// Hint is the command that mends it, where one is known, and the one that says more.
-func (e *Error) Hint() string { return remedy.Hint(e.Fix.Line) }
+// Hint is the command that mends it, or empty when none is known.
+func (e *Error) Hint() string { return e.Remedy }
 
 // Unwrap gives the kernel's answer.
 func (e *Error) Unwrap() error { return e.Err }

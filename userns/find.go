@@ -7,12 +7,15 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/rootless-containers/rootlesskit/v3/pkg/parent/dynidtools"
 	"github.com/rootless-containers/rootlesskit/v3/pkg/parent/idtools"
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 // User is whose sandboxes they are.
@@ -34,13 +37,34 @@ func Current() User {
 	return u
 }
 
-// Find reads what the system grants the user and decides on the map. Too small a range and a helper without
-// power are an *Error; a missing entry and a missing helper make the map Single.
+// System is what the map is decided on.
+type System struct {
+	Files                fs.FS // the root directory
+	NewUIDMap, NewGIDMap Helper
+	NoNewPrivs           bool // exec gives no privilege any more, prctl(2)
+	// Directory asks a directory service for the ranges of a user; asked only where nsswitch.conf(5) says so.
+	Directory func(User) (uids, gids []idtools.SubIDRange, err error)
+}
+
+// Here is this machine.
+func Here() System {
+	return System{
+		Files:     os.DirFS("/"),
+		NewUIDMap: look("newuidmap", capSetUID), NewGIDMap: look("newgidmap", capSetGID), NoNewPrivs: noNewPrivs(),
+		// SSSD, LDAP: getsubids(1) is shadow's own way to ask for them.
+		Directory: func(u User) (uids, gids []idtools.SubIDRange, err error) {
+			return dynidtools.GetSubIDRanges(int(u.UID), u.Name)
+		},
+	}
+}
+
+// Find is System.Find on this machine.
 func Find(u User) (Map, error) { return Here().Find(u) }
 
-// Find is what the function of that name does, on this machine.
-func (m Machine) Find(u User) (Map, error) {
-	g, err := m.gather(u)
+// Find reads what the system grants the user and decides on the map. Too small a range and a helper without
+// power are an *Error; a missing entry and a missing helper make the map Single.
+func (s System) Find(u User) (Map, error) {
+	g, err := s.gather(u)
 	if err != nil {
 		return Map{}, err
 	}
@@ -48,23 +72,23 @@ func (m Machine) Find(u User) (Map, error) {
 }
 
 // gather reads the files that plan decides on.
-func (m Machine) gather(u User) (grants, error) {
-	g := grants{user: u, system: m.system()}
-	uids, err := readFile(m.Root, "etc/subuid")
+func (s System) gather(u User) (grants, error) {
+	g := grants{user: u, distro: mend.Read(s.Files)}
+	uids, err := s.readFile("etc/subuid")
 	if err != nil {
 		return g, err
 	}
-	gids, err := readFile(m.Root, "etc/subgid")
+	gids, err := s.readFile("etc/subgid")
 	if err != nil {
 		return g, err
 	}
 	g.uidEntries, g.gidEntries = parseEntries(uids), parseEntries(gids)
 	if u.UID == 0 {
-		own, err := readFile(m.Root, "proc/self/uid_map")
+		own, err := s.readFile("proc/self/uid_map")
 		if err != nil {
 			return g, err
 		}
-		ownGroups, err := readFile(m.Root, "proc/self/gid_map")
+		ownGroups, err := s.readFile("proc/self/gid_map")
 		if err != nil {
 			return g, err
 		}
@@ -72,30 +96,19 @@ func (m Machine) gather(u User) (grants, error) {
 		return g, nil
 	}
 	g.uidFile, g.gidFile = "/etc/subuid", "/etc/subgid"
-	switched, err := readFile(m.Root, "etc/nsswitch.conf")
+	switched, err := s.readFile("etc/nsswitch.conf")
 	if err != nil {
 		return g, err
 	}
-	if dynamic(switched) && m.ranges != nil {
-		if us, gs, err := m.ranges(u); err == nil {
+	if s.Directory != nil && dynamic(switched) {
+		us, gs, err := s.Directory(u)
+		if err == nil {
 			g.uidFile, g.gidFile = "subid in /etc/nsswitch.conf", "subid in /etc/nsswitch.conf"
-			g.uidEntries, g.gidEntries = us, gs
+			g.uidEntries, g.gidEntries = fromSource(us, u), fromSource(gs, u)
 		}
 	}
-	if m.Helper != nil {
-		g.uidHelper, g.gidHelper = m.Helper("newuidmap"), m.Helper("newgidmap")
-	}
-	g.noNewPrivs = m.NoNewPrivs
+	g.uidHelper, g.gidHelper, g.noNewPrivs = s.NewUIDMap, s.NewGIDMap, s.NoNewPrivs
 	return g, nil
-}
-
-// getsubids asks for ranges of a directory service (SSSD, LDAP): getsubids(1) is shadow's own way.
-func getsubids(u User) (uids, gids []entry, err error) {
-	us, gs, err := dynidtools.GetSubIDRanges(int(u.UID), u.Name)
-	if err != nil {
-		return nil, nil, err
-	}
-	return fromSource(us, u), fromSource(gs, u), nil
 }
 
 func fromSource(ranges []idtools.SubIDRange, u User) []entry {
@@ -109,8 +122,8 @@ func fromSource(ranges []idtools.SubIDRange, u User) []entry {
 }
 
 // readFile reads a file that may be absent.
-func readFile(root fs.FS, path string) (string, error) {
-	text, err := fs.ReadFile(root, path)
+func (s System) readFile(path string) (string, error) {
+	text, err := fs.ReadFile(s.Files, path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("reading id ranges: %w", err)
 	}
@@ -135,20 +148,17 @@ const (
 	capSetUID = 7
 )
 
-// Helper is a program that writes a map for us: newuidmap or newgidmap.
+// Helper is newuidmap or newgidmap, which write a map for us.
 type Helper struct {
-	Path   string // absolute; empty: not found
-	Setuid bool   // and root's
-	Caps   bool   // has the file capability it needs
-	NoSUID bool   // its file system is mounted nosuid, which takes both away
+	Path   string `json:"path,omitempty"`   // absolute; empty: not found
+	SetUID bool   `json:"setuid,omitempty"` // setuid, and root's
+	Caps   bool   `json:"caps,omitempty"`   // has the file capability it needs
+	// NoSUID is the mount that it is on, if that is mounted nosuid, which takes both away; else empty.
+	NoSUID string `json:"nosuid,omitempty"`
 }
 
 // look finds a helper: on PATH, and in the places where it is when PATH is poor, as in a service.
-func look(name string) Helper {
-	capability := uint(capSetUID)
-	if name == "newgidmap" {
-		capability = capSetGID
-	}
+func look(name string, capability uint) Helper {
 	path, err := exec.LookPath(name)
 	for _, dir := range []string{"/usr/bin/", "/bin/", "/usr/sbin/", "/run/wrappers/bin/"} {
 		if err == nil {
@@ -162,11 +172,11 @@ func look(name string) Helper {
 	h := Helper{Path: path}
 	var st unix.Stat_t
 	if unix.Stat(path, &st) == nil {
-		h.Setuid = st.Mode&unix.S_ISUID != 0 && st.Uid == 0
+		h.SetUID = st.Mode&unix.S_ISUID != 0 && st.Uid == 0
 	}
 	var fsys unix.Statfs_t
-	if unix.Statfs(path, &fsys) == nil {
-		h.NoSUID = fsys.Flags&unix.ST_NOSUID != 0
+	if unix.Statfs(path, &fsys) == nil && fsys.Flags&unix.ST_NOSUID != 0 {
+		h.NoSUID = mountOf(path)
 	}
 	// struct vfs_cap_data: magic, then the low words of permitted and inheritable (linux/capability.h).
 	data := make([]byte, 24)
@@ -174,6 +184,21 @@ func look(name string) Helper {
 		h.Caps = data[4]&(1<<capability) != 0
 	}
 	return h
+}
+
+// mountOf is the nearest folder above a file that is the root of a mount.
+func mountOf(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	for path != "/" {
+		var st unix.Statx_t
+		if unix.Statx(unix.AT_FDCWD, path, 0, 0, &st) == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+			break
+		}
+		path = filepath.Dir(path)
+	}
+	return path
 }
 
 func noNewPrivs() bool {

@@ -3,8 +3,6 @@ package userns
 import (
 	"fmt"
 	"strings"
-
-	"github.com/whisk-sandbox/whisk/remedy"
 )
 
 // Range maps a run of ids: one line of /proc/PID/uid_map, user_namespaces(7).
@@ -28,17 +26,17 @@ type Map struct {
 
 // Missing is what a one-id map lacks: a person reads it once.
 type Missing struct {
-	Cause Cause      `json:"cause"`
-	What  string     `json:"what"` // "/etc/subuid has no range for ann"
-	Cost  string     `json:"cost"` // what does not work for lack of it
-	Fix   remedy.Fix `json:"fix"`  // what mends it; zero if nothing does
+	Cause  Cause  `json:"cause"`
+	What   string `json:"what"`   // "/etc/subuid has no range for ann"
+	Cost   string `json:"cost"`   // what does not work for lack of it
+	Remedy string `json:"remedy"` // the command that mends it; empty if none does
 }
 
 // String is the one line to show.
 func (m *Missing) String() string { return m.What + ": " + m.Cost }
 
-// Hint is the command that mends it, where one is known, and the one that says more.
-func (m *Missing) Hint() string { return remedy.Hint(m.Fix.Line) }
+// Hint is the command that mends it, or empty.
+func (m *Missing) Hint() string { return m.Remedy }
 
 // HostUID is the host's user id that a user id inside stands for; false when it stands for none.
 func (m Map) HostUID(inside uint32) (uint32, bool) { return outside(m.UIDs, inside) }

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/whisk-sandbox/whisk/remedy"
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 const (
@@ -22,7 +22,7 @@ const (
 	maxID = 1<<32 - 1
 )
 
-const oneIDCost = "sandboxes have one id only, so apps that start as root and change to another user may not work, and files keep no other owners"
+const oneIDCost = "sandboxes have one id only, so files keep no owners, and users inside are not kept apart"
 
 // entry is a line of subuid(5) or subgid(5).
 type entry struct {
@@ -33,10 +33,10 @@ type entry struct {
 // grants are the facts that the map is planned from.
 type grants struct {
 	user                   User
-	uidEntries, gidEntries []entry // all of them, also of others
-	uidFile, gidFile       string  // where they are written, for messages
+	distro                 mend.Distro // whose words the remedies are in
+	uidEntries, gidEntries []entry     // all of them, also of others
+	uidFile, gidFile       string      // where they are written, for messages
 	uidHelper, gidHelper   Helper
-	system                 remedy.System
 	noNewPrivs             bool    // exec gives no privilege any more, prctl(2)
 	ownUIDs, ownGIDs       []Range // root only: the maps of the namespace whisk itself is in
 }
@@ -50,7 +50,7 @@ func plan(g grants) (Map, error) {
 	if g.user.UID == 0 {
 		base, ok := spare(g)
 		if !ok {
-			return m.single(&Missing{CauseNoRange, fmt.Sprintf("the container that whisk runs in has no %d ids to spare", lent), oneIDCost, remedy.Fix{}}), nil
+			return m.single(&Missing{CauseNoRange, fmt.Sprintf("the container that whisk runs in has no %d ids to spare", lent), oneIDCost, ""}), nil
 		}
 		m.UIDs = append(m.UIDs, Range{1, base, lent})
 		m.GIDs = append(m.GIDs, Range{1, base, lent})
@@ -58,19 +58,19 @@ func plan(g grants) (Map, error) {
 	}
 
 	uids, gids := own(g.uidEntries, g.user, g.user.UID), own(g.gidEntries, g.user, g.user.GID)
-	add := g.system.SubIDs(name(g.user), above(g), lent, total(uids) < lent, total(gids) < lent)
+	add := g.distro.SubIDs(g.user.String(), above(g), lent)
 	switch {
 	case len(uids) == 0:
-		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.uidFile, name(g.user)), oneIDCost, add}), nil
+		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.uidFile, g.user), oneIDCost, add}), nil
 	case len(gids) == 0:
-		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.gidFile, name(g.user)), oneIDCost, add}), nil
+		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.gidFile, g.user), oneIDCost, add}), nil
 	}
 	for _, h := range []struct {
 		name string
 		Helper
 	}{{"newuidmap", g.uidHelper}, {"newgidmap", g.gidHelper}} {
 		if h.Path == "" {
-			return m.single(&Missing{CauseHelperMissing, h.name + " is not installed", oneIDCost, g.system.Helpers()}), nil
+			return m.single(HelperMissing(h.name+" is", g.distro)), nil
 		}
 	}
 	for _, s := range []struct {
@@ -78,21 +78,12 @@ func plan(g grants) (Map, error) {
 		ranges []Range
 	}{{g.uidFile, uids}, {g.gidFile, gids}} {
 		if n := total(s.ranges); n < lent {
-			return Map{}, &Error{Cause: CauseRangeTooSmall, Fix: add,
-				Message: fmt.Sprintf("range too small: %s gives %s %d ids, and a sandbox needs %d", s.file, name(g.user), n, lent)}
-		}
-	}
-	var weak []string
-	for _, h := range []Helper{g.uidHelper, g.gidHelper} {
-		if !h.Setuid && !h.Caps {
-			weak = append(weak, h.Path)
+			return Map{}, &Error{Cause: CauseRangeTooSmall, Remedy: add,
+				Message: fmt.Sprintf("range too small: %s gives %s %d ids, and a sandbox needs %d", s.file, g.user, n, lent)}
 		}
 	}
 	for _, h := range []Helper{g.uidHelper, g.gidHelper} {
-		if err := h.power(g.noNewPrivs, g.system); err != nil {
-			if weak != nil {
-				err.Fix = g.system.Setuid(weak...) // both at once, or the next run finds the other
-			}
+		if err := h.Power(g.noNewPrivs, g.distro); err != nil {
 			return Map{}, err
 		}
 	}
@@ -105,15 +96,20 @@ func (m Map) single(why *Missing) Map {
 	return m
 }
 
-// power checks that a helper can do more than whisk itself.
-func (h Helper) power(noNewPrivs bool, system remedy.System) *Error {
+// HelperMissing is what a machine without newuidmap or newgidmap lacks; which is "newuidmap is", or both of them "are".
+func HelperMissing(which string, d mend.Distro) *Missing {
+	return &Missing{CauseHelperMissing, which + " not installed", oneIDCost, d.Install(mend.IDHelpers)}
+}
+
+// Power checks that a helper can do more than whisk itself; nil if it can.
+func (h Helper) Power(noNewPrivs bool, d mend.Distro) *Error {
 	switch {
-	case !h.Setuid && !h.Caps:
-		return &Error{Cause: CauseHelperPowerless, Message: h.Path + " is neither setuid root nor has file capabilities", Fix: system.Setuid(h.Path)}
-	case h.NoSUID:
-		return &Error{Cause: CauseHelperPowerless, Message: h.Path + " is on a file system mounted nosuid", Fix: remedy.Fix{Line: "sudo mount -o remount,suid the file system that holds " + h.Path}}
+	case !h.SetUID && !h.Caps:
+		return &Error{Cause: CauseHelperPowerless, Message: h.Path + " is neither setuid root nor has file capabilities", Remedy: d.SetUID(h.Path)}
+	case h.NoSUID != "":
+		return &Error{Cause: CauseHelperPowerless, Message: fmt.Sprintf("%s is on a file system mounted nosuid (%s)", h.Path, h.NoSUID), Remedy: d.SUIDMount(h.NoSUID)}
 	case noNewPrivs:
-		return &Error{Cause: CauseHelperPowerless, Message: h.Path + " has no power here: no_new_privs is set on this process", Fix: remedy.Fix{Line: "start whisk outside of the service or container that sets it (NoNewPrivileges=no)"}}
+		return &Error{Cause: CauseHelperPowerless, Message: h.Path + " has no power here: no_new_privs is set on this process", Remedy: "start whisk outside of the service or container that sets it (NoNewPrivileges=no)"}
 	}
 	return nil
 }
@@ -206,7 +202,7 @@ func covers(own []Range, base uint64) bool {
 	})
 }
 
-// above is the first id behind all that are given.
+// above is the first id of a range for usermod(8) behind all that are given.
 func above(g grants) uint64 {
 	free := uint64(100000) // SUB_UID_MIN, login.defs(5)
 	for _, e := range slices.Concat(g.uidEntries, g.gidEntries) {
@@ -215,7 +211,8 @@ func above(g grants) uint64 {
 	return free
 }
 
-func name(u User) string {
+// String is the user's name, or the number of one without.
+func (u User) String() string {
 	if u.Name != "" {
 		return u.Name
 	}

@@ -9,7 +9,7 @@ import (
 
 var (
 	ann    = User{Name: "ann", UID: 1000, GID: 100}
-	setuid = Helper{Path: "/usr/bin/newxidmap", Setuid: true}
+	setuid = Helper{Path: "/usr/bin/newxidmap", SetUID: true}
 )
 
 func TestPlan(t *testing.T) {
@@ -40,7 +40,7 @@ func TestPlan(t *testing.T) {
 
 		"too small":          {grants: grants{user: ann, uidFile: "/etc/subuid", uidEntries: []entry{{"ann", 100000, 1000}}, gidEntries: usual, uidHelper: setuid, gidHelper: setuid}, cause: CauseRangeTooSmall, says: "range too small: /etc/subuid gives ann 1000 ids, and a sandbox needs 65536"},
 		"helper not setuid":  {grants: grants{user: ann, uidEntries: usual, gidEntries: usual, uidHelper: setuid, gidHelper: Helper{Path: "/usr/bin/newgidmap"}}, cause: CauseHelperPowerless, says: "/usr/bin/newgidmap is neither setuid root nor has file capabilities"},
-		"helper on nosuid":   {grants: grants{user: ann, uidEntries: usual, gidEntries: usual, uidHelper: Helper{Path: "/n", Setuid: true, NoSUID: true}, gidHelper: setuid}, cause: CauseHelperPowerless, says: "nosuid"},
+		"helper on nosuid":   {grants: grants{user: ann, uidEntries: usual, gidEntries: usual, uidHelper: Helper{Path: "/n", SetUID: true, NoSUID: "/usr"}, gidHelper: setuid}, cause: CauseHelperPowerless, says: "nosuid (/usr)"},
 		"under no_new_privs": {grants: grants{user: ann, uidEntries: usual, gidEntries: usual, uidHelper: setuid, gidHelper: setuid, noNewPrivs: true}, cause: CauseHelperPowerless, says: "no_new_privs"},
 		"root":               {grants: grants{uidEntries: usual, ownUIDs: everything, ownGIDs: everything}, uids: []Range{{0, 0, 1}, {1, rootBase, 65536}}, gids: []Range{{0, 0, 1}, {1, rootBase, 65536}}},
 		"root, the place taken": {grants: grants{uidEntries: []entry{{"x", rootBase + 5, 10}}, ownUIDs: everything, ownGIDs: everything},

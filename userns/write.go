@@ -10,7 +10,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/whisk-sandbox/whisk/remedy"
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 // write maps process pid: itself where it may (one id, or as root), else with newuidmap and newgidmap side by side.
@@ -31,8 +31,8 @@ func (m Map) write(ctx context.Context, pid int) error {
 		return nil
 	}
 	uids := make(chan error, 1)
-	go func() { uids <- runHelper(ctx, "newuidmap", pid, m.UIDs) }()
-	err := runHelper(ctx, "newgidmap", pid, m.GIDs)
+	go func() { uids <- runHelper(ctx, "newuidmap", capSetUID, pid, m.UIDs) }()
+	err := runHelper(ctx, "newgidmap", capSetGID, pid, m.GIDs)
 	if other := <-uids; other != nil {
 		return other // both refuse for the same reason, if they do: one line says it
 	}
@@ -51,10 +51,11 @@ func writeFile(path, text string) error {
 
 // runHelper runs newuidmap or newgidmap. It is spelled out without os/exec, which costs a millisecond here: it
 // starts with a trial clone to learn about pidfds.
-func runHelper(ctx context.Context, name string, pid int, ranges []Range) error {
-	h := look(name)
+func runHelper(ctx context.Context, name string, capability uint, pid int, ranges []Range) error {
+	h := look(name, capability)
 	if h.Path == "" {
-		return &Error{Cause: CauseHelperMissing, Message: name + " is not installed", Fix: remedy.Read(os.DirFS("/")).Helpers()}
+		m := HelperMissing(name+" is", mend.Here())
+		return &Error{Cause: m.Cause, Message: m.What, Remedy: m.Remedy}
 	}
 	argv := []string{name, strconv.Itoa(pid)}
 	for _, r := range ranges {
@@ -111,7 +112,7 @@ func wait(pid int) (status syscall.WaitStatus, err error) {
 
 // refused makes one line of what the helper said.
 func refused(h Helper, name, args, said string) error {
-	if err := h.power(noNewPrivs(), remedy.Read(os.DirFS("/"))); err != nil {
+	if err := h.Power(noNewPrivs(), mend.Here()); err != nil {
 		return err
 	}
 	said = strings.Join(strings.Fields(strings.ReplaceAll(said, name+":", "")), " ")
@@ -120,7 +121,7 @@ func refused(h Helper, name, args, said string) error {
 	}
 	e := &Error{Cause: CauseHelperRefused, Message: fmt.Sprintf("%s refused the map %s: %s", name, args, said)}
 	if strings.Contains(said, "not allowed") {
-		e.Fix.Line = "compare the map with what is granted: getsubids $USER; getsubids -g $USER"
+		e.Remedy = "compare the map with what is granted: getsubids $USER; getsubids -g $USER"
 	}
 	return e
 }

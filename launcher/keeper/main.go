@@ -142,7 +142,7 @@ func run(doc *stage, born net.Conn) error {
 // meantime does not count.
 func takeNetwork(dir string) (*os.File, error) {
 	for {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := os.MkdirAll(dir, launcher.OwnerOnly(0o755)); err != nil {
 			return nil, fmt.Errorf("make network's folder: %w", err)
 		}
 		f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
@@ -174,7 +174,7 @@ func listen(dir string) (*net.UnixListener, error) {
 	defer d.Close()
 	name := fmt.Sprintf("/proc/self/fd/%d/control.sock", d.Fd())
 	_ = os.Remove(name) // of a killed keeper: the lock is ours
-	old := unix.Umask(0o177)
+	old := unix.Umask(int(0o777 &^ launcher.OwnerOnly(0o666)))
 	defer unix.Umask(old)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
 	if err != nil {

@@ -58,9 +58,11 @@ func (m *managed) streams(sb *launcher.Sandbox, f *front) (s streams, after func
 		if err != nil {
 			return fail(fmt.Errorf("make pipe for %s: %w", name, err))
 		}
-		// An app that has dropped to another user may open /dev/stdout again, as nginx does.
-		if err := w.Chown(uid, -1); err != nil {
-			return fail(fmt.Errorf("give %s to user %d: %w", name, uid, err))
+		// An app that has dropped to another user may open /dev/stdout again, as nginx does. With one id it is its own already.
+		if m.s.doc.MaxID != 0 {
+			if err := w.Chown(uid, -1); err != nil {
+				return fail(fmt.Errorf("give %s to user %d: %w", name, uid, err))
+			}
 		}
 		ends, s.own = append(ends, r), append(s.own, w)
 		s.Stdio[i+1] = w

@@ -80,7 +80,7 @@ func modern(arch string) machine { return machine{arch: arch, kernel: [2]uint64{
 
 func TestFilterAnswers(t *testing.T) {
 	const garbage = 0xdeadbeef_00000000
-	for _, arch := range []string{"amd64", "arm64"} {
+	for _, arch := range []string{"amd64", "arm64", "riscv64"} {
 		abi, err := abiOf(arch)
 		if err != nil {
 			t.Fatal(err)

@@ -22,9 +22,10 @@ var update = flag.Bool("update", false, "write the generated files anew")
 // TestGeneratedFilesAreCurrent writes the generated files in memory and compares; with -update, on disk.
 func TestGeneratedFilesAreCurrent(t *testing.T) {
 	for file, text := range map[string]func(*testing.T) []byte{
-		"znumbers.go":      numbersFile,
-		"zfilter_amd64.go": func(t *testing.T) []byte { return filterFile(t, "amd64") },
-		"zfilter_arm64.go": func(t *testing.T) []byte { return filterFile(t, "arm64") },
+		"znumbers.go":        numbersFile,
+		"zfilter_amd64.go":   func(t *testing.T) []byte { return filterFile(t, "amd64") },
+		"zfilter_arm64.go":   func(t *testing.T) []byte { return filterFile(t, "arm64") },
+		"zfilter_riscv64.go": func(t *testing.T) []byte { return filterFile(t, "riscv64") },
 	} {
 		want, err := format.Source(text(t))
 		if err != nil {
@@ -52,7 +53,7 @@ func numbersFile(t *testing.T) []byte {
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, generatedHead, "golang.org/x/sys/unix")
-	for _, arch := range []string{"amd64", "arm64"} {
+	for _, arch := range []string{"amd64", "arm64", "riscv64"} {
 		path := filepath.Join(strings.TrimSpace(string(dir)), "unix", "zsysnum_linux_"+arch+".go")
 		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
 		if err != nil {
@@ -111,7 +112,7 @@ func filterFile(t *testing.T, arch string) []byte {
 
 func TestGeneratedFilterIsTheOneCompiled(t *testing.T) {
 	m := machine{kernel: [2]uint64{6, 12}, lastCap: 40}
-	for _, arch := range []string{"amd64", "arm64"} {
+	for _, arch := range []string{"amd64", "arm64", "riscv64"} {
 		m.arch = arch
 		abi, err := abiOf(arch)
 		if err != nil {

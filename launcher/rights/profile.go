@@ -275,6 +275,26 @@ func (p *policy) closeTerminalInput(abi abi) {
 func (p *policy) fakeOwnership(abi abi) {
 	p.settle(abi, unix.SECCOMP_RET_ERRNO, "chown", "lchown", "fchown", "fchownat", "setfsuid", "setfsgid")
 	p.settle(abi, unix.SECCOMP_RET_ALLOW, idCalls()...)
+	// The launcher makes this call in a process's name; idCalls keeps the app from it.
+	p.mark(abi, unix.SECCOMP_RET_ALLOW)
+}
+
+// MoveMark is what the launcher has as a second argument of an unshare(CLONE_NEWUSER) that it makes in a process's name.
+// The kernel ignores it.
+const MoveMark = 0x77686973
+
+// mark gives a marked unshare(2) an answer of its own, before all others.
+func (p *policy) mark(abi abi, action uint32) {
+	nr := abi.numbers["unshare"]
+	v, ok := p.calls[nr]
+	if !ok {
+		v.otherwise = p.otherwise
+	}
+	v.rules = append([]rule{{[]cond{
+		{arg: 0, op: specs.OpEqualTo, mask: ^uint64(0), value: unix.CLONE_NEWUSER},
+		{arg: 1, op: specs.OpEqualTo, mask: ^uint64(0), value: MoveMark},
+	}, action}}, v.rules...)
+	p.calls[nr], p.last = v, max(p.last, nr)
 }
 
 // settle gives system calls one answer, whatever their arguments.
@@ -292,7 +312,8 @@ func idCalls() []string {
 }
 
 // IDFilter is a filter for sandboxes with one id, to be installed below that of a plan with FakeOwnership: it gives the
-// calls that change a process's ids this answer, a SECCOMP_RET_* value, and allows all others.
+// calls that change a process's ids this answer, SECCOMP_RET_USER_NOTIF or SECCOMP_RET_ERRNO, and allows all others. Who
+// is notified is asked for marked calls of unshare(2) and for execve(2), too.
 func IDFilter(answer uint32) ([]unix.SockFilter, error) {
 	abi, err := abiOf(runtime.GOARCH)
 	if err != nil {
@@ -301,6 +322,12 @@ func IDFilter(answer uint32) ([]unix.SockFilter, error) {
 	const allow = unix.SECCOMP_RET_ALLOW
 	p := policy{calls: map[uint32]verdict{}, otherwise: allow, beyond: allow, foreign: allow}
 	p.settle(abi, answer, idCalls()...)
+	if answer == unix.SECCOMP_RET_USER_NOTIF {
+		p.mark(abi, answer)
+		p.settle(abi, answer, "execve", "execveat")
+	} else {
+		p.mark(abi, unix.SECCOMP_RET_ERRNO|uint32(unix.EPERM))
+	}
 	return p.compile(abi), nil
 }
 
@@ -319,6 +346,8 @@ func abiOf(arch string) (abi, error) {
 		return abi{arch, specs.ArchX86_64, unix.AUDIT_ARCH_X86_64, true, numbersOf(numbersAMD64)}, nil
 	case "arm64":
 		return abi{arch, specs.ArchAARCH64, unix.AUDIT_ARCH_AARCH64, false, numbersOf(numbersARM64)}, nil
+	case "riscv64":
+		return abi{arch, specs.ArchRISCV64, unix.AUDIT_ARCH_RISCV64, false, numbersOf(numbersRISCV64)}, nil
 	}
 	return abi{}, fmt.Errorf("seccomp: architecture %s is not supported", arch)
 }

@@ -1,0 +1,108 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/launcher/rights"
+	"github.com/whisk-sandbox/whisk/userns"
+)
+
+// Look looks at this machine and tries on it what only trying tells; it leaves nothing behind but whisk's own empty
+// folder. What it cannot find out is part of the Machine, never an error, except that ctx has ended.
+func Look(ctx context.Context, version string, dirs launcher.Dirs) (*Machine, error) {
+	here := userns.Here()
+	m := &Machine{
+		Files: os.DirFS("/"), Whisk: version, User: userns.Current(), Now: time.Now(),
+		NewUIDMap: here.NewUIDMap, NewGIDMap: here.NewGIDMap, NoNewPrivs: here.NoNewPrivs, directory: here.Directory,
+		Data: dirs.Data, Leftovers: launcher.Unswept(dirs),
+		Refused: userns.Try(),
+	}
+	var uts unix.Utsname
+	if unix.Uname(&uts) == nil {
+		m.Kernel, m.Arch = text(uts.Release[:]), text(uts.Machine[:])
+	}
+	if exe, err := os.Readlink("/proc/self/exe"); err == nil {
+		m.Exe = exe
+		if st, err := os.Stat(exe); err == nil {
+			m.Built = st.ModTime()
+		}
+	}
+	if err := rights.CheckSeccomp(); err != nil {
+		m.Seccomp = err.Error()
+	}
+	abi, err := rights.LandlockABI()
+	if m.Landlock = abi; err != nil {
+		m.Fence = err.Error()
+	}
+	var files unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
+		m.Descriptors = files.Max
+	}
+	if err := dirs.Upgrade(); err != nil {
+		m.NoData = refusalOf(err)
+	} else if err := dirs.Make(); err != nil {
+		m.NoData = refusalOf(err)
+	}
+	m.Store = statfs(dirs.Data)
+	if m.Refused == nil && m.NoData == nil && !m.Store.Forbidden && !m.Store.ReadOnly {
+		if err := m.lookInside(ctx, dirs); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func text(c []byte) string {
+	s, _, _ := bytes.Cut(c, []byte{0})
+	return string(s)
+}
+
+// statfs looks at a folder, or at the nearest one above it that is there.
+func statfs(dir string) FileSystem {
+	f := FileSystem{At: dir}
+	var s unix.Statfs_t
+	for {
+		err := unix.Statfs(f.At, &s)
+		if err == nil || f.At == "/" {
+			break
+		}
+		f.At = filepath.Dir(f.At)
+	}
+	f.Magic, f.Free, f.Inodes, f.NoInodes = int64(s.Type), s.Bavail*uint64(s.Bsize), s.Ffree, s.Files == 0
+	f.ReadOnly = s.Flags&unix.ST_RDONLY != 0
+	f.Forbidden = !f.ReadOnly && unix.Access(f.At, unix.W_OK) != nil
+	return f
+}
+
+// lookInside starts the stage and takes what it says.
+func (m *Machine) lookInside(ctx context.Context, dirs launcher.Dirs) error {
+	found, err := runStage(ctx, dirs)
+	if ctx.Err() != nil {
+		return fmt.Errorf("examining the machine: %w", ctx.Err())
+	}
+	if err == nil {
+		m.Inside = found
+		return nil
+	}
+	m.Stage = refusalOf(err)
+	return nil
+}
+
+// refusalOf keeps an error's words.
+func refusalOf(err error) *Refusal {
+	e := launcher.AsError(err)
+	r := &Refusal{Message: e.Message, Remedy: e.Hint}
+	if refused, ok := errors.AsType[*userns.Error](err); ok {
+		r.Cause = refused.Cause
+	}
+	return r
+}

@@ -1,0 +1,171 @@
+package mend
+
+import (
+	"fmt"
+	"path"
+	"strings"
+)
+
+// Package is something to install, under the name that each family has for it.
+type Package int
+
+// The packages.
+const (
+	IDHelpers Package = iota // newuidmap and newgidmap
+	AppArmor                 // apparmor_parser
+)
+
+// command is the package's name and what installs it; "" where the family has none.
+func (d Distro) command(p Package) (install, name string) {
+	names := map[Package]map[Family]string{
+		IDHelpers: {Debian: "uidmap", Ubuntu: "uidmap", Fedora: "shadow-utils", Arch: "shadow", SUSE: "shadow", Alpine: "shadow-subids"},
+		AppArmor:  {Debian: "apparmor", Ubuntu: "apparmor", Arch: "apparmor", SUSE: "apparmor-parser", Alpine: "apparmor"},
+	}
+	installs := map[Family]string{
+		Debian: "apt-get install -y", Ubuntu: "apt-get install -y", Fedora: "dnf install -y", Arch: "pacman -S --needed --noconfirm",
+		SUSE: "zypper --non-interactive install", Alpine: "apk add",
+	}
+	return installs[d.Family], names[p][d.Family]
+}
+
+// Install is the line that installs a package.
+func (d Distro) Install(p Package) string {
+	if line := d.InstallAsRoot(p); line != "" {
+		return d.Root(line)
+	}
+	what := map[Package]string{IDHelpers: "newuidmap and newgidmap", AppArmor: "apparmor_parser"}[p]
+	return "install " + what + " (Debian's package is " + map[Package]string{IDHelpers: "uidmap", AppArmor: "apparmor"}[p] + ")"
+}
+
+// InstallAsRoot is Install for a shell that is root's; empty where nothing is known.
+func (d Distro) InstallAsRoot(p Package) string {
+	install, name := d.command(p)
+	if install == "" || name == "" {
+		return ""
+	}
+	return install + " " + name
+}
+
+// Root is a command line as an ordinary user types it: Alpine has doas(1), the others sudo(8).
+func (d Distro) Root(line string) string {
+	if d.Family == Alpine {
+		return "doas " + line
+	}
+	return "sudo " + line
+}
+
+// Sysctl sets a kernel parameter, sysctl(8), until the next boot.
+func (d Distro) Sysctl(name, value string) string {
+	return d.Root("sysctl -w " + name + "=" + Quote(value))
+}
+
+// SubIDs gives a user count ids from first on, of users and of groups. Alpine's usermod(8) is busybox's, which knows
+// no sub-ids.
+func (d Distro) SubIDs(user string, first, count uint64) string {
+	if d.Family == Alpine {
+		return fmt.Sprintf("echo %s | doas tee -a /etc/subuid /etc/subgid", SubIDLine(user, first, count))
+	}
+	return fmt.Sprintf("sudo usermod --add-subuids %d-%d --add-subgids %[1]d-%[2]d %s", first, first+count-1, Quote(user))
+}
+
+// SubIDLine is an entry of subuid(5) and subgid(5).
+func SubIDLine(user string, first, count uint64) string {
+	return fmt.Sprintf("%s:%d:%d", user, first, count)
+}
+
+// SetUID gives a helper its power back.
+func (d Distro) SetUID(file string) string { return d.Root("chmod u+s " + Quote(file)) }
+
+// SUIDMount takes nosuid from a mounted file system.
+func (d Distro) SUIDMount(mountpoint string) string {
+	return d.Root("mount -o remount,suid " + Quote(mountpoint))
+}
+
+// Modules loads kernel modules, modprobe(8).
+func (d Distro) Modules(names ...string) string {
+	return d.Root("modprobe -a " + strings.Join(names, " "))
+}
+
+// FastModules are what TCP needs that the kernel carries.
+func FastModules() []string { return []string{"nf_tables", "nft_tproxy", "nft_socket"} }
+
+// ApartModules are what keeps sandboxes of one network apart.
+func ApartModules() []string { return []string{"nf_tables", "nft_ct", "nft_reject_inet"} }
+
+// Profile installs the AppArmor profile that whisk prints for itself.
+func (d Distro) Profile(whisk string) string {
+	file := ProfileFile(whisk)
+	return Quote(whisk) + " doctor --apparmor-profile | " + d.Root("tee "+Quote(file)) + " >/dev/null && " + d.Root("apparmor_parser -r "+Quote(file))
+}
+
+// LiftProfile switches a profile of AppArmor's off, now and after the next boot, by its file (aa-disable(8)).
+func (d Distro) LiftProfile(file string) string {
+	lines := LiftAsRoot(file)
+	for i := range lines {
+		lines[i] = d.Root(lines[i])
+	}
+	return strings.Join(lines, " && ")
+}
+
+// LiftAsRoot is LiftProfile for a shell that is root's.
+func LiftAsRoot(file string) []string {
+	return []string{"mkdir -p /etc/apparmor.d/disable", "ln -sf " + Quote(file) + " /etc/apparmor.d/disable/", "apparmor_parser -R " + Quote(file)}
+}
+
+// ProfileFile is where the profile of a program belongs: AppArmor's files are named by the path with dots for slashes.
+func ProfileFile(whisk string) string {
+	if whisk == packaged {
+		return "/etc/apparmor.d/whisk"
+	}
+	name := strings.Map(func(r rune) rune {
+		if r == '/' || r < 0x21 || r > 0x7e || strings.ContainsRune("\\'\"`$*?[]{}()<>|&;!#~", r) {
+			return '.'
+		}
+		return r
+	}, strings.Trim(whisk, "/"))
+	return "/etc/apparmor.d/" + strings.TrimLeft(name, ".") // the parser passes over hidden files
+}
+
+// EveryGroup is the net.ipv4.ping_group_range that leaves nobody out, icmp(7).
+const EveryGroup = "0 2147483647"
+
+// packaged is where whisk's packages install it, with the profile "whisk".
+const packaged = "/usr/bin/whisk"
+
+// AppArmorProfile lets one program make user namespaces and confines it in nothing else: it is what Ubuntu ships for
+// browsers (kernel.apparmor_restrict_unprivileged_userns, AppArmor 4.0).
+func AppArmorProfile(whisk string) string {
+	name := ""
+	if whisk == packaged {
+		name = "profile whisk "
+	}
+	// The path is a pattern, apparmor.d(5): what would be one in it is taken as it stands.
+	var pattern strings.Builder
+	for _, r := range whisk {
+		if strings.ContainsRune(`*?[]{}^\"@`, r) {
+			pattern.WriteByte('\\')
+		}
+		pattern.WriteRune(r)
+	}
+	return fmt.Sprintf(`# Lets whisk make user namespaces, and keeps it from nothing.
+abi <abi/4.0>,
+include <tunables/global>
+
+%s"%s" flags=(unconfined) {
+  userns,
+
+  include if exists <local/%s>
+}
+`, name, pattern.String(), path.Base(ProfileFile(whisk)))
+}
+
+// Quote makes one word of text for sh(1), untouched where it is one already.
+func Quote(text string) string {
+	plain := text != "" && strings.IndexFunc(text, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("%+,-./:=@_", r))
+	}) < 0
+	if plain {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
