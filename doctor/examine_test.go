@@ -12,6 +12,8 @@ import (
 	"testing/fstest"
 
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/whisk-sandbox/whisk/userns"
 )
 
 var update = flag.Bool("update", false, "write what is found into testdata")
@@ -170,6 +172,57 @@ func TestScriptIsIdempotent(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Names and paths come from the environment and from directory services, and it is root who runs the script.
+func TestScriptObeysNoName(t *testing.T) {
+	dir := t.TempDir()
+	bin, marker := filepath.Join(dir, "bin"), filepath.Join(dir, "obeyed")
+	if err := os.Mkdir(bin, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// Nothing that could change this machine, and all that the script's functions use.
+	for _, name := range []string{"touch", "cat", "mkdir", "grep", "dirname", "tail"} {
+		path, err := exec.LookPath(name)
+		if err == nil {
+			err = os.Symlink(path, filepath.Join(bin, name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, evil := range []string{
+		"x\ntouch " + marker + "\n",
+		"x'\ntouch " + marker + "\n'",
+		"$(touch " + marker + ")`touch " + marker + "`;touch " + marker + ";",
+		"x\nWHISK\ntouch " + marker + "\n",
+	} {
+		paths, err := filepath.Glob("testdata/*.txtar")
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("no machines in testdata: %v", err)
+		}
+		for _, path := range paths {
+			a, err := txtar.ParseFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := machine(t, a)
+			m.User.Name, m.Exe, m.Store.At, m.Data = evil, "/"+evil, "/"+evil, "/"+evil
+			for _, h := range []*userns.Helper{&m.NewUIDMap, &m.NewGIDMap} {
+				if h.Path != "" {
+					h.Path += evil
+				}
+			}
+			script := strings.ReplaceAll(Examine(m).Script(), "/etc/", dir+"/etc/")
+			script = strings.NewReplacer("set -eu", "set -u", "exit 1", "true").Replace(script) // on, past what fails
+			cmd := exec.Command("/bin/sh")
+			cmd.Env, cmd.Stdin = []string{"PATH=" + bin}, strings.NewReader(script)
+			_ = cmd.Run() // most of what it mends with is not there
+			if _, err := os.Stat(marker); err == nil {
+				t.Fatalf("%s with the name %q: the script obeyed it:\n%s", path, evil, script)
+			}
+		}
 	}
 }
 

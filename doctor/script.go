@@ -84,7 +84,7 @@ func (r Report) Script() string {
 		}
 		for _, l := range f.repair.optional {
 			optional = true
-			b.WriteString("# " + l + "\n")
+			b.WriteString("# " + comment(l) + "\n")
 		}
 	}
 	if optional {

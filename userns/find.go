@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/rootless-containers/rootlesskit/v3/pkg/parent/dynidtools"
 	"github.com/rootless-containers/rootlesskit/v3/pkg/parent/idtools"
@@ -29,12 +31,19 @@ func Current() User {
 	u := User{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
 	if account, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil {
 		u.Name = account.Username
-	} else if name := os.Getenv("USER"); name != "" && u.UID != 0 {
+	} else if name := os.Getenv("USER"); plausible(name) && u.UID != 0 {
 		// A user of a directory service that the pure-Go resolver does not ask. A wrong name only costs
 		// the ranges: newuidmap asks the system itself who is calling.
 		u.Name = name
 	}
 	return u
+}
+
+// plausible tells whether text can be a user's name in a line of subuid(5) and of limits.conf(5): a directory service may
+// have spaces in the middle of one, but what ends a field or a line would be an entry of somebody else's.
+func plausible(text string) bool {
+	return text != "" && utf8.ValidString(text) && strings.TrimSpace(text) == text && !strings.HasPrefix(text, "-") && !strings.HasPrefix(text, "#") &&
+		strings.IndexFunc(text, func(r rune) bool { return r == ':' || !unicode.IsPrint(r) }) < 0
 }
 
 // System is what the map is decided on.

@@ -112,3 +112,14 @@ func TestMapLooksUp(t *testing.T) {
 		t.Error("InsideGID(1000) is mapped")
 	}
 }
+
+func TestNamesThatAreMoreThanAName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"ann": true, "ann.b@example.org": true, `EXAMPLE\ann`: true, "ann b": true, "änn": true,
+		"": false, "ann:0:65536": false, "ann\nbob:1:65536": false, " ann": false, "-ann": false, "#ann": false, "a\x1bnn": false, "a\xffnn": false,
+	} {
+		if got := plausible(name); got != want {
+			t.Errorf("plausible(%q) = %v, want %v", name, got, want)
+		}
+	}
+}
