@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/mend"
 	"github.com/whisk-sandbox/whisk/userns"
 )
 
@@ -118,7 +119,7 @@ func (c *call) userns() (userns.Map, error) {
 		return m, nil
 	}
 	c.warn(m.Why.String())
-	c.hint(m.Why.Hint())
+	c.hint(mend.More(m.Why.Hint()))
 	if err := c.dirs.Make(); err != nil {
 		return m, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/image"
 	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/mend"
 	"github.com/whisk-sandbox/whisk/userns"
 )
 
@@ -34,7 +35,7 @@ func (c *call) fault(err error) int {
 	}
 	// What the machine refuses has more to it than one line: the doctor looks at the rest.
 	if _, ok := errors.AsType[*userns.Error](err); ok {
-		e.Hint = strings.TrimPrefix(e.Hint+"; all that it needs: whisk doctor", "; ")
+		e.Hint = mend.More(e.Hint)
 	}
 	if e.Hint == "" && isBare(e.Message) {
 		e.Hint = "what this machine withholds: whisk doctor"

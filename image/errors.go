@@ -12,6 +12,8 @@ import (
 
 	graphdriver "go.podman.io/storage/drivers"
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 // Error is a fault that a person can act on.
@@ -85,7 +87,7 @@ func storeError(path, doing string, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		reason, remedy = "you may not write there: "+rootCause(err), elsewhere
 	case errors.Is(err, graphdriver.ErrIncompatibleFS), errors.Is(err, graphdriver.ErrNotSupported):
-		reason, remedy = "overlayfs cannot be laid over its file system: "+rootCause(err), "set XDG_DATA_HOME to a folder on ext4, xfs, btrfs or tmpfs"
+		reason, remedy = "overlayfs cannot be laid over its file system: "+rootCause(err), mend.More("set XDG_DATA_HOME to a folder on ext4, xfs, btrfs or tmpfs")
 	case errors.As(err, &syntax), errors.As(err, &mismatch), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EIO), errors.Is(err, unix.EUCLEAN), errors.Is(err, errDamaged),
 		strings.Contains(err.Error(), ", error found in #"): // the mark of json-iterator's errors, which have no type
 		reason, remedy = "it is damaged: "+rootCause(err), "move it away; images can be pulled again"

@@ -10,6 +10,7 @@ import (
 
 	"github.com/whisk-sandbox/whisk/internal/wall"
 	"github.com/whisk-sandbox/whisk/launcher/rights"
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 // The fence is Landlock's: the second wall round a sandbox's files. Everything below the sandbox's root is allowed,
@@ -55,12 +56,12 @@ func checkFilter(r *rights.Rights, missing []string) error {
 
 // missingWall is the error of a wall that this machine does not let whisk build.
 func missingWall(name string, err error) error {
-	return &Error{Message: fmt.Sprintf("the wall %q cannot be built here: %v", name, err), Hint: "to do without it: --allow-missing=" + name, Exit: ExitWhisk}
+	return &Error{Message: fmt.Sprintf("the wall %q cannot be built here: %v", name, err), Hint: mend.More("to do without it: --allow-missing=" + name), Exit: ExitWhisk}
 }
 
 // fenceError is for a kernel that has Landlock and does not let us use it.
 func fenceError(err error) error {
-	return &Error{Message: fmt.Sprintf("the wall \"landlock\" cannot be built here: %v", err), Hint: "to do without it: --security-opt landlock=unconfined", Exit: ExitWhisk}
+	return &Error{Message: fmt.Sprintf("the wall \"landlock\" cannot be built here: %v", err), Hint: mend.More("to do without it: --security-opt landlock=unconfined"), Exit: ExitWhisk}
 }
 
 // rules makes the fence's rules while the host's /dev is in sight; nil where there is no fence. Besides the root they

@@ -159,6 +159,14 @@ include <tunables/global>
 `, name, pattern.String(), path.Base(ProfileFile(whisk)))
 }
 
+// More ends a hint with where everything is said that this machine withholds; the hint may be empty.
+func More(hint string) string {
+	if hint == "" {
+		return "all that it needs: whisk doctor"
+	}
+	return hint + "; all that it needs: whisk doctor"
+}
+
 // Quote makes one word of text for sh(1), untouched where it is one already.
 func Quote(text string) string {
 	plain := text != "" && strings.IndexFunc(text, func(r rune) bool {

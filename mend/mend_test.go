@@ -56,6 +56,14 @@ func TestRemediesByDistribution(t *testing.T) {
 	}
 }
 
+func TestHintsEndWithTheDoctor(t *testing.T) {
+	for hint, want := range map[string]string{"": "all that it needs: whisk doctor", "sudo x": "sudo x; all that it needs: whisk doctor"} {
+		if got := More(hint); got != want {
+			t.Errorf("More(%q) = %q, want %q", hint, got, want)
+		}
+	}
+}
+
 func TestQuoteSurvivesTheShell(t *testing.T) {
 	for _, text := range []string{"", "plain/path-1.x", "0 2147483647", "it's $HOME `id` \"x\"", "a\nb", "*"} {
 		out, err := exec.Command("/bin/sh", "-c", "printf %s "+Quote(text)).Output()

@@ -29,7 +29,7 @@ func (e *IsolationError) Unwrap() error { return e.Err }
 
 // Hint is what the user can do about it.
 func (e *IsolationError) Hint() string {
-	return mend.Here().Modules(mend.ApartModules()...) + "; or leave isolate and networks out"
+	return mend.More(mend.Here().Modules(mend.ApartModules()...) + "; or leave isolate and networks out")
 }
 
 // defaultGroup is the group of sandboxes that name none.
