@@ -40,7 +40,6 @@ func arrows() map[string][]string {
 		"internal/testuser": {},         // for tests
 		"internal/stranger": {"userns"}, // for tests
 		"internal/wall":     {},
-		"internal/gosu":     {}, // for tests
 		"internal/without":  {}, // for tests
 	}
 }
@@ -50,11 +49,7 @@ func banned() []ban {
 	return []ban{
 		{
 			path:   "os/exec",
-<<<<<<< HEAD
-			except: []string{"userns", "internal/gendocs", "internal/testuser", "internal/stranger", "internal/without", "internal/gosu"},
-=======
 			except: []string{"userns", "internal/gosu", "internal/gendocs", "internal/testuser", "internal/stranger", "internal/without"},
->>>>>>> main
 			why:    "whisk runs no programs of the host but newuidmap and newgidmap, which are userns's",
 		},
 		{path: "github.com/jotaen/kong-completion", why: "it answers each Tab with a start of whisk; internal/gendocs writes scripts instead"},
