@@ -146,9 +146,8 @@ func plain() variant {
 			whisk stop -t 0 spin; whisk rm spin`, want: "104857600\n0::/\n"},
 		{name: "kill -9 of the keeper leaves nothing", script: `
 			whisk run -d --name left -m 64m busybox sleep 1000 || exit 1
-			systemctl --user list-units --no-legend 'whisk-*.scope'
-			systemctl --user list-units --no-legend 'whisk-*.scope' | grep -q whisk- || exit 1
-			kill -9 $(pgrep -x whisk-keeper)
+			scope=$(systemctl --user list-units --no-legend 'whisk-*.scope' | grep -o 'whisk-[^ ]*') || exit 1
+			keeper=${scope##*-}; echo "$scope"; kill -9 "${keeper%.scope}" || exit 1
 			for i in $(seq 50); do
 				systemctl --user list-units --all --no-legend 'whisk-*.scope' | grep -q whisk- || { whisk ps -a; whisk rm left; echo gone; exit; }
 				sleep 0.2
