@@ -80,6 +80,18 @@ func whole(name, breaking string) variant {
 	}}
 }
 
+// killed: with the keeper goes all that it held, and its scope.
+func killed() step {
+	return step{name: "kill -9 of the keeper leaves nothing", script: `
+			whisk run -d --name left -m 64m host sleep 1000 || exit 1
+			scope=$(systemctl --user list-units --no-legend 'whisk-*.scope' | grep -o 'whisk-[^ ]*') || exit 1
+			keeper=${scope##*-}; echo "$scope"; kill -9 "${keeper%.scope}" || exit 1
+			for i in $(seq 50); do
+				systemctl --user list-units --all --no-legend 'whisk-*.scope' | grep -q whisk- || { whisk ps -a; whisk rm left; echo gone; exit; }
+				sleep 0.2
+			done; systemctl --user list-units --all 'whisk-*.scope'; exit 1`, want: "gone"}
+}
+
 // findings prints what doctor says, but for what is well, and the cause that it names first.
 const findings = `
 	whisk doctor | grep -v '^ok '
@@ -144,14 +156,7 @@ func plain() variant {
 			echo "cpu $p % without a limit"; [ "$p" -ge 50 ] || exit 1
 			whisk exec spin cat /sys/fs/cgroup/memory.max /proc/self/cgroup
 			whisk stop -t 0 spin; whisk rm spin`, want: "104857600\n0::/\n"},
-		{name: "kill -9 of the keeper leaves nothing", script: `
-			whisk run -d --name left -m 64m busybox sleep 1000 || exit 1
-			scope=$(systemctl --user list-units --no-legend 'whisk-*.scope' | grep -o 'whisk-[^ ]*') || exit 1
-			keeper=${scope##*-}; echo "$scope"; kill -9 "${keeper%.scope}" || exit 1
-			for i in $(seq 50); do
-				systemctl --user list-units --all --no-legend 'whisk-*.scope' | grep -q whisk- || { whisk ps -a; whisk rm left; echo gone; exit; }
-				sleep 0.2
-			done; systemctl --user list-units --all 'whisk-*.scope'; exit 1`, want: "gone"},
+		killed(),
 		{name: "a project with data", script: `
 			mkdir -p shop && cd shop && cat >whisk.toml <<-'END'
 			[app.db]
