@@ -163,17 +163,17 @@ func plain() variant {
 			image = "postgres"
 			env = { POSTGRES_PASSWORD = "secret" }
 			mounts = ["data:/var/lib/postgresql/data"]
-			ready = { tcp = 5432 }
+			ready = { tcp = 5432, timeout = "8m" }
 			memory = "512m"
 			[app.cache]
 			image = "redis"
 			[volume.data]
 			END
 			whisk up -d && whisk ps &&
-			whisk exec db psql -U postgres -c 'create table visits (n int)' -c 'insert into visits values (42)'`, want: "INSERT 0 1", limit: 5 * time.Minute},
+			whisk exec db psql -U postgres -c 'create table visits (n int)' -c 'insert into visits values (42)'`, want: "INSERT 0 1", limit: 10 * time.Minute},
 		{name: "up is under way", script: "cd shop && whisk down && (setsid whisk up -d >/dev/null 2>&1 &) ; sleep 2; sync", limit: 3 * time.Minute},
 		{name: "power fails", script: crash},
 		{name: "afterwards up works and the data is there", script: `
-			cd shop && whisk up -d && whisk exec db psql -U postgres -tAc 'select n from visits' && whisk down`, want: "42", limit: 5 * time.Minute},
+			cd shop && whisk up -d && whisk exec db psql -U postgres -tAc 'select n from visits' && whisk down`, want: "42", limit: 10 * time.Minute},
 	}}
 }
