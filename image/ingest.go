@@ -258,9 +258,7 @@ func (s *Store) emptyLayer() (string, error) {
 
 // pairLayers checks that a config names as many layers as its manifest, and pairs them.
 func pairLayers(layers []blob, config []byte) error {
-	var c struct {
-		RootFS ocispec.RootFS `json:"rootfs"`
-	}
+	var c configFile // all of it, so that none is kept that cannot be read again
 	if err := json.Unmarshal(config, &c); err != nil {
 		return fmt.Errorf("reading image config: %w", err)
 	}

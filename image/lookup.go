@@ -158,19 +158,22 @@ func (s *Store) isFor(img *storage.Image, want ocispec.Platform) bool {
 	return json.Unmarshal(raw, &p) == nil && matches(want, p)
 }
 
+// configFile is an image's config, with what Docker adds to the specification's.
+type configFile struct {
+	ocispec.Image
+	Config struct {
+		ocispec.ImageConfig
+		Healthcheck *Healthcheck
+	} `json:"config"`
+}
+
 // describe reads what the store keeps of an image.
 func (s *Store) describe(img *storage.Image) (*Image, error) {
 	raw, err := s.config(img)
 	if err != nil {
 		return nil, err
 	}
-	var config struct {
-		ocispec.Image
-		Config struct {
-			ocispec.ImageConfig
-			Healthcheck *Healthcheck
-		} `json:"config"`
-	}
+	var config configFile
 	if err := json.Unmarshal(raw, &config); err != nil {
 		return nil, storeError(s.opts.GraphRoot, "reading", fmt.Errorf("config of image %s: %w", img.ID[:shortID], err))
 	}

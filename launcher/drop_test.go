@@ -63,3 +63,27 @@ func TestAskerOf(t *testing.T) {
 		t.Error("this process is said to be in a user namespace below its own")
 	}
 }
+
+func TestIDCallsThatNeedACapability(t *testing.T) {
+	const setgid, setuid = 1 << unix.CAP_SETGID, 1 << unix.CAP_SETUID
+	for _, c := range []struct {
+		what   string
+		number int32
+		args   [6]uint64
+		needs  uint64
+	}{
+		{"another user", unix.SYS_SETUID, [6]uint64{33}, setuid},
+		{"root stays root", unix.SYS_SETUID, [6]uint64{0}, 0},
+		{"another group", unix.SYS_SETRESGID, [6]uint64{33, 33, 33}, setgid},
+		{"the same group", unix.SYS_SETGID, [6]uint64{0}, 0},
+		{"groups", unix.SYS_SETGROUPS, [6]uint64{0}, setgid},
+	} {
+		n := idNotice{number: c.number, args: c.args}
+		if !n.allowed(c.needs) {
+			t.Errorf("%s: refused with %#x", c.what, c.needs)
+		}
+		if got := n.allowed((setgid | setuid) &^ c.needs); got != (c.needs == 0) {
+			t.Errorf("%s: allowed %v with all but %#x", c.what, got, c.needs)
+		}
+	}
+}

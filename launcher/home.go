@@ -257,11 +257,7 @@ func (b *builder) bindFound(m *config.Mount, source *found, hidings []hiding, at
 
 // mountOn opens or makes the place in the sandbox.
 func (b *builder) mountOn(m *config.Mount, dir bool) (at int, err error) {
-	if dir {
-		at, err = b.root.mkdirAll(m.Target, 0o755)
-	} else {
-		at, err = b.root.mkfile(m.Target)
-	}
+	at, err = b.root.target(m.Target, dir)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EISDIR) {
 		err = &Error{Message: fmt.Sprintf("cannot mount %q on %q: one is a file and the other a folder", m.Source, m.Target), Exit: ExitWhisk}
 	}

@@ -154,23 +154,32 @@ func (c *idCalls) judge(n *idNotice) {
 		}
 		c.send(&idAnswer{id: n.id, errno: -int32(unix.EPERM)})
 		return
-	case unix.SYS_SETGROUPS:
+	}
+	a, err := askerOf(n.pid)
+	if err != nil {
+		return // it has died
+	}
+	allowed := n.allowed(a.effective)
+	gid, group := n.dropsGroup()
+	switch {
+	case n.number == unix.SYS_SETGROUPS && allowed:
 		c.send(&idAnswer{id: n.id})
 		return
-	}
-	gid, group := n.dropsGroup()
-	if belowKeeper(n.pid) {
-		if group {
+	case belowKeeper(n.pid):
+		if group && allowed {
 			c.settleGroup(n.pid, gid)
 		}
 		c.pass(n)
+		return
+	case !allowed:
+		c.send(&idAnswer{id: n.id, errno: -int32(unix.EPERM)})
 		return
 	}
 	if group {
 		c.groups[n.pid] = newUser{gid: gid, started: startTime(n.pid)}
 	}
 	if uid, ok := n.dropsRoot(); ok {
-		if c.drops(n, uid) {
+		if c.drops(n, a, uid) {
 			return
 		}
 		c.countDrops(n, uid)
@@ -179,9 +188,8 @@ func (c *idCalls) judge(n *idNotice) {
 }
 
 // drops moves a process that gives up root for good. answered: its call has returned.
-func (c *idCalls) drops(n *idNotice, uid uint32) (answered bool) {
-	a, err := askerOf(n.pid)
-	if err != nil || !canMove {
+func (c *idCalls) drops(n *idNotice, a asker, uid uint32) (answered bool) {
+	if !canMove {
 		return false
 	}
 	who := newUser{uid: uid, started: startTime(uint32(a.tgid))}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -41,6 +42,59 @@ func (r root) open(name string, flags int) (*os.File, error) {
 		return nil, &os.PathError{Op: "open in the sandbox's root", Path: name, Err: err}
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// foreign refuses a handle of what whisk itself has mounted: a link of the image's to /dev, as the target of a volume or
+// in the place of /etc/hosts, would put a stranger's file where /dev/null is looked for (CVE-2025-31133). The kernel says
+// where a handle is.
+func (r root) foreign(name string, fd int) error {
+	if !wall.Up("whisk's own mounts") {
+		return nil
+	}
+	top, err := whereIs(r.fd)
+	if err != nil {
+		return err
+	}
+	at, err := whereIs(fd)
+	if err != nil {
+		return err
+	}
+	in, ok := strings.CutPrefix(at, strings.TrimSuffix(top, "/")+"/")
+	if !ok {
+		if at == top {
+			return nil
+		}
+		return &Error{Message: fmt.Sprintf("%q leads out of the sandbox's root", name), Exit: ExitWhisk}
+	}
+	if first, _, _ := strings.Cut(in, "/"); in != "dev/shm" && (first == "dev" || first == "sys" || first == "proc") {
+		return &Error{Message: fmt.Sprintf("%q leads to %q in the image, which whisk itself mounts", name, "/"+in), Hint: "the image has a link there; choose another target, or another image", Exit: ExitWhisk}
+	}
+	return nil
+}
+
+// target returns a handle (O_PATH) of the folder or file that something is to be mounted on, made where it is missing.
+func (r root) target(name string, dir bool) (fd int, err error) {
+	if dir {
+		fd, err = r.mkdirAll(name, 0o755)
+	} else {
+		fd, err = r.mkfile(name)
+	}
+	if err != nil {
+		return -1, err
+	}
+	if err := r.foreign(name, fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func whereIs(fd int) (string, error) {
+	at, err := os.Readlink(fmt.Sprintf("/proc/thread-self/fd/%d", fd))
+	if err != nil {
+		return "", fmt.Errorf("find a folder of the sandbox's root: %w", err)
+	}
+	return at, nil
 }
 
 // mkdirAll returns a handle of a folder (O_PATH), made with its parents where it is missing.

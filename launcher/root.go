@@ -287,13 +287,7 @@ func (b *builder) binds() error {
 
 // bind mounts a file or folder of the host.
 func (b *builder) bind(src, target string, dir bool, attrs uint64) error {
-	var at int
-	var err error
-	if dir {
-		at, err = b.root.mkdirAll(target, 0o755)
-	} else {
-		at, err = b.root.mkfile(target)
-	}
+	at, err := b.root.target(target, dir)
 	if err != nil {
 		return err
 	}
@@ -323,7 +317,7 @@ func (b *builder) mount(m *config.Mount) error {
 		if m.NoExec {
 			attrs |= unix.MOUNT_ATTR_NOEXEC
 		}
-		at, err := b.root.mkdirAll(m.Target, 0o755)
+		at, err := b.root.target(m.Target, true)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
@@ -50,6 +51,9 @@ func lookupIdentity(r root, spec string, max int) (*identity, error) {
 		if c < ' ' || c == 0x7f {
 			return nil, &Error{Message: fmt.Sprintf("user %q contains a control character", spec), Exit: ExitWhisk}
 		}
+	}
+	if strings.Count(spec, ":") > 1 { // the library takes 0:0:0 as 0:0
+		return nil, &Error{Message: fmt.Sprintf("user %q is not USER or USER:GROUP", spec), Hint: "name a user of the image, or a number", Exit: ExitWhisk}
 	}
 	u, err := user.GetExecUser(spec, &user.ExecUser{Home: "/"}, io.LimitReader(passwd, maxDatabase), io.LimitReader(group, maxDatabase))
 	if err != nil {

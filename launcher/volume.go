@@ -191,7 +191,7 @@ func (b *builder) volume(m *config.Mount, attrs uint64) error {
 	if made && anonymous != "" {
 		b.anonymous = append(b.anonymous, name)
 	}
-	target, err := b.root.mkdirAll(m.Target, 0o755)
+	target, err := b.root.target(m.Target, true)
 	if err != nil {
 		return err
 	}

@@ -175,7 +175,7 @@ func words(line string) (out []string) {
 	return out
 }
 
-// inSource finds the tests TestAttack… of a Go file. The wall is the line "Wall: …" of the test's comment; without one
+// inSource finds the tests TestAttack… of a Go file; their parts are run by name, or are the keys of a map. The wall is the line "Wall: …" of the test's comment; without one
 // it is the package's own code.
 func inSource(text []byte, place string) ([]attack, error) {
 	file, err := parser.ParseFile(token.NewFileSet(), place, text, parser.ParseComments)
@@ -197,6 +197,11 @@ func inSource(text []byte, place string) ([]attack, error) {
 		name := spaced(strings.TrimPrefix(f.Name.Name, "TestAttack"))
 		var parts []attack
 		ast.Inspect(f.Body, func(n ast.Node) bool {
+			if loop, ok := n.(*ast.RangeStmt); ok {
+				for _, part := range keys(loop.X) {
+					parts = append(parts, attack{name + ": " + part, wall, place})
+				}
+			}
 			if call, ok := n.(*ast.CallExpr); ok && len(call.Args) == 2 {
 				sel, isSel := call.Fun.(*ast.SelectorExpr)
 				lit, isLit := call.Args[0].(*ast.BasicLit)
@@ -214,6 +219,26 @@ func inSource(text []byte, place string) ([]attack, error) {
 		list = append(list, parts...)
 	}
 	return list, nil
+}
+
+// keys are those of a map that a test's cases stand in: map[string]T{"a case": …}.
+func keys(x ast.Expr) (out []string) {
+	table, ok := x.(*ast.CompositeLit)
+	if !ok {
+		return nil
+	}
+	for _, e := range table.Elts {
+		kv, isPair := e.(*ast.KeyValueExpr)
+		if !isPair {
+			continue
+		}
+		if lit, isLit := kv.Key.(*ast.BasicLit); isLit && lit.Kind == token.STRING {
+			if key, err := strconv.Unquote(lit.Value); err == nil {
+				out = append(out, key)
+			}
+		}
+	}
+	return out
 }
 
 // spaced turns PretendingToBeLoopback into "pretending to be loopback".
