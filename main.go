@@ -11,11 +11,17 @@ import (
 	"github.com/whisk-sandbox/whisk/cli"
 	"github.com/whisk-sandbox/whisk/demo"
 	"github.com/whisk-sandbox/whisk/doctor"
+	"github.com/whisk-sandbox/whisk/launcher"
 	keeperstage "github.com/whisk-sandbox/whisk/launcher/keeper"
+	"github.com/whisk-sandbox/whisk/userns"
 )
 
-// version is set by the linker, from the tag of a release.
-var version = "dev"
+// Set by the linker, for a release from its tag and commit.
+var (
+	version = "dev"
+	commit  string
+	date    string // RFC 3339
+)
 
 func main() { os.Exit(run()) }
 
@@ -39,7 +45,11 @@ func run() int {
 		}
 		return 0
 	}
+	if err := userns.LeaveSpare(); err != nil {
+		fmt.Fprintln(os.Stderr, "whisk:", err)
+		return launcher.ExitWhisk
+	}
 	return cli.Main(context.Background(), cli.Invocation{
-		Version: version, Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Version: version, Commit: commit, Date: date, Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	})
 }

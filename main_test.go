@@ -90,6 +90,11 @@ func prepare() (dir string, err error) {
 	if err := buildStranger(filepath.Join(dir, "stranger")); err != nil {
 		return dir, err
 	}
+	build = exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "gosu"), "./internal/gosu")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // images have no libraries for it
+	if out, err := build.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("building internal/gosu: %w\n%s", err, out)
+	}
 	images := exec.Command("testdata/images/build")
 	images.Stderr = os.Stderr
 	layout, err := images.Output()
@@ -191,6 +196,7 @@ func params(dir string) testscript.Params {
 //
 //	$HOME    $WORK/home, with whisk's store below it
 //	$IMAGES  the fixture images' OCI layout
+//	$BREACH  the folder of the whisk whose walls can be taken down
 //	$WHISK_TEST_ID marks every process that the script starts
 func setup(env *testscript.Env) error {
 	w := &watch{work: env.WorkDir, id: rand.Text()}
@@ -214,6 +220,7 @@ func setup(env *testscript.Env) error {
 		"XDG_STATE_HOME":  filepath.Join(home, ".local/state"),
 		"XDG_RUNTIME_DIR": w.run,
 		"PATH":            bin + ":" + env.Getenv("PATH") + ":/usr/sbin:/sbin",
+		"BREACH":          filepath.Dir(os.Getenv(envBreach)),
 		"IMAGES":          os.Getenv(envImages),
 		"WHISK_TEST_ID":   w.id,
 	} {

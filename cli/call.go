@@ -14,6 +14,7 @@ import (
 // Invocation is one run of the command line.
 type Invocation struct {
 	Version               string   // of whisk
+	Commit, Date          string   // that it was built from, RFC 3339; "" if not known
 	Args                  []string // without the program's name
 	Stdin, Stdout, Stderr *os.File
 }
@@ -21,6 +22,7 @@ type Invocation struct {
 // call is what a command may touch of the process it runs in.
 type call struct {
 	version      string
+	commit, date string   // that version was built from
 	args         []string // the whole command line, for a stage to repeat
 	in, out, err *os.File
 	getenv       func(string) string
@@ -49,7 +51,7 @@ func (s status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // Main runs one command and returns the process's exit code.
 func Main(ctx context.Context, inv Invocation) int {
-	c := &call{version: inv.Version, args: inv.Args, in: inv.Stdin, out: inv.Stdout, err: inv.Stderr, getenv: os.Getenv}
+	c := &call{version: inv.Version, commit: inv.Commit, date: inv.Date, args: inv.Args, in: inv.Stdin, out: inv.Stdout, err: inv.Stderr, getenv: os.Getenv}
 	return c.main(ctx)
 }
 
@@ -88,7 +90,7 @@ func (c *call) dispatch(ctx context.Context) error {
 			return err
 		}
 	}
-	if !c.inside {
+	if _, examines := cmd.(*doctorCmd); !c.inside && !examines {
 		if err := c.dirs.Upgrade(); err != nil {
 			return err
 		}
@@ -111,8 +113,8 @@ func (c *call) userns() (userns.Map, error) {
 	if m.Why == nil {
 		return m, nil
 	}
-	said := filepath.Join(c.dirs.Data, "said-one-id")
-	if b, err := os.ReadFile(said); err == nil && string(b) == m.Why.String() {
+	const said = "said-one-id"
+	if c.said(said, m.Why.String()) {
 		return m, nil
 	}
 	c.warn(m.Why.String())
@@ -120,7 +122,19 @@ func (c *call) userns() (userns.Map, error) {
 	if err := c.dirs.Make(); err != nil {
 		return m, err
 	}
-	// A note that cannot be kept means that it is said again: no reason to stop.
-	_ = os.WriteFile(said, []byte(m.Why.String()), 0o600)
+	c.keepSaid(said, m.Why.String())
 	return m, nil
+}
+
+// said tells whether a note has been given to this user before, with these words.
+func (c *call) said(note, words string) bool {
+	b, err := os.ReadFile(filepath.Join(c.dirs.Data, note))
+	return err == nil && string(b) == words
+}
+
+// keepSaid keeps that it has. One that cannot be kept is said again: no reason to stop.
+func (c *call) keepSaid(note, words string) {
+	if c.dirs.Make() == nil {
+		_ = os.WriteFile(filepath.Join(c.dirs.Data, note), []byte(words), 0o600)
+	}
 }

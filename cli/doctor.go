@@ -2,10 +2,7 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"strings"
-	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -47,41 +44,10 @@ func (d *doctorCmd) run(ctx context.Context, c *call) error {
 		return err
 	default:
 		colour := c.getenv("NO_COLOR") == "" && c.getenv("TERM") != "dumb" && term.IsTerminal(int(c.out.Fd()))
-		err = writeReport(c.out, r, colour)
+		_, err = io.WriteString(c.out, r.Text(printable, colour))
 	}
 	if err == nil && !r.OK {
 		return unfit
 	}
-	return err
-}
-
-// writeReport prints a line for each finding, and what to type below those that can be mended.
-func writeReport(w io.Writer, r doctor.Report, colour bool) error {
-	width := 0
-	for _, f := range r.Findings {
-		width = max(width, utf8.RuneCountInString(f.Check))
-	}
-	marks := map[doctor.Level]string{doctor.Problem: "31", doctor.Note: "33", doctor.OK: "32"} // red, yellow, green: ECMA-48
-	var b strings.Builder
-	for _, f := range r.Findings {
-		mark := fmt.Sprintf("%-7s", f.Level)
-		if colour {
-			mark = "\x1b[" + marks[f.Level] + "m" + mark + "\x1b[0m"
-		}
-		line := f.Found
-		if f.Lost != "" {
-			line += ": " + f.Lost
-		}
-		fmt.Fprintf(&b, "%s  %-*s  %s\n", mark, width, f.Check, printable(line))
-		if f.Mend != "" {
-			fmt.Fprintf(&b, "%*s  mend: %s\n", 9+width, "", printable(f.Mend))
-		}
-	}
-	if r.OK {
-		b.WriteString("\nSandboxes run on this machine.\n")
-	} else {
-		b.WriteString("\nNo sandbox runs on this machine before the problem is mended. A script for root: whisk doctor --fix\n")
-	}
-	_, err := io.WriteString(w, b.String())
 	return err
 }

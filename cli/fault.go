@@ -8,6 +8,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/image"
 	"github.com/whisk-sandbox/whisk/launcher"
@@ -34,12 +36,26 @@ func (c *call) fault(err error) int {
 	if _, ok := errors.AsType[*userns.Error](err); ok {
 		e.Hint = strings.TrimPrefix(e.Hint+"; all that it needs: whisk doctor", "; ")
 	}
+	if e.Hint == "" && isBare(e.Message) {
+		e.Hint = "what this machine withholds: whisk doctor"
+	}
 	c.warn(e.Message)
 	c.hint(e.Hint)
 	if e.Exit == 0 {
 		return launcher.ExitWhisk
 	}
 	return e.Exit
+}
+
+// isBare tells whether an error ends with the kernel's no, which says nothing of whose it is. It may have come from a
+// keeper, as text.
+func isBare(message string) bool {
+	for _, e := range []unix.Errno{unix.EPERM, unix.ENOSYS, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT} {
+		if strings.HasSuffix(message, ": "+e.Error()) {
+			return true
+		}
+	}
+	return false
 }
 
 // warn prints one line to standard error.

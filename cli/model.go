@@ -36,6 +36,8 @@ func commands() []entry {
 		{"rm", groupSandboxes, "Remove sandboxes.", func() any { return new(rmCmd) }},
 		{"inspect", groupSandboxes, "Show all that whisk knows of sandboxes, as JSON.", func() any { return new(inspectCmd) }},
 		{"port", groupSandboxes, "Show and change the published ports of a sandbox.", func() any { return new(portCmd) }},
+		{"stats", groupSandboxes, "Show what sandboxes use.", func() any { return new(statsCmd) }},
+		{"update", groupSandboxes, "Change the limits of running sandboxes.", func() any { return new(updateCmd) }},
 		{"network", groupSandboxes, "Manage networks.", func() any { return new(networkCmd) }},
 		{"up", groupProject, "Start the apps of whisk.toml.", func() any { return new(upCmd) }},
 		{"down", groupProject, "Stop and remove the apps of whisk.toml.", func() any { return new(downCmd) }},
@@ -51,6 +53,7 @@ func commands() []entry {
 		{"volume", groupImages, "Manage volumes.", func() any { return new(volumeCmd) }},
 		{"doctor", groupWhisk, "Examine this machine, and say what mends it.", func() any { return new(doctorCmd) }},
 		{"version", groupWhisk, "Show the version.", func() any { return new(versionCmd) }},
+		{"uninstall", groupWhisk, "Remove whisk, and what it keeps.", func() any { return new(uninstallCmd) }},
 	}
 }
 

@@ -52,8 +52,8 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 	if err := c.guard(spec); err != nil {
 		return err
 	}
-	if lost := launcher.LostLimits(&spec.App); lost != "" && spec.BestEffort {
-		c.warn(lost + "; going on without")
+	if err := c.limits(spec); err != nil {
+		return err
 	}
 	keys, err := config.ParseDetachKeys(r.DetachKeys)
 	if err != nil {
@@ -78,6 +78,7 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 		}
 		defer client.Close()
 		if r.Detach {
+			c.sayLinger()
 			if err := client.RunDetached(ctx, *spec, c.warnings); err != nil {
 				return err
 			}

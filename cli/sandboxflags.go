@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -40,17 +39,16 @@ type sandboxFlags struct {
 	Home     string   `group:"Files" placeholder:"ro|rw" help:"Mount your home directory at its own path, read-only or writable, with keys and passwords hidden."`
 	ReadOnly bool     `group:"Files" help:"Make the root file system read-only."`
 
-	CapAdd       []string `group:"Rights and limits" sep:"none" placeholder:"CAPABILITY" help:"Add a capability, or ALL."`
-	CapDrop      []string `group:"Rights and limits" sep:"none" placeholder:"CAPABILITY" help:"Drop a capability, or ALL."`
-	SecurityOpt  []string `group:"Rights and limits" sep:"none" placeholder:"OPTION" help:"no-new-privileges=false, seccomp=unconfined, seccomp=FILE or landlock=unconfined."`
-	Seccomp      string   `group:"Rights and limits" placeholder:"FILE" help:"Profile of system calls, in Docker's or the OCI's JSON; unconfined for none."`
-	AllowMissing []string `group:"Rights and limits" placeholder:"WALL,…" help:"Do without a wall that this machine cannot build: seccomp, landlock."`
-	OOMScoreAdj  *int     `name:"oom-score-adj" group:"Rights and limits" placeholder:"NUMBER" help:"How soon the kernel ends the app when memory runs out: -1000 to 1000."`
-	Memory       string   `group:"Rights and limits" short:"m" placeholder:"SIZE" help:"Limit memory: bytes, or with b, k, m or g."`
-	CPUs         string   `name:"cpus" group:"Rights and limits" placeholder:"NUMBER" help:"Limit processor time to so many processors."`
-	PidsLimit    int64    `group:"Rights and limits" placeholder:"NUMBER" help:"Limit the number of processes; -1 for no limit."`
-	Ulimit       []string `group:"Rights and limits" sep:"none" placeholder:"NAME=SOFT[:HARD]" help:"Set a resource limit."`
-	BestEffort   bool     `group:"Rights and limits" help:"Warn about a limit that this machine cannot keep, and start without it."`
+	CapAdd      []string `group:"Rights and limits" sep:"none" placeholder:"CAPABILITY" help:"Add a capability, or ALL."`
+	CapDrop     []string `group:"Rights and limits" sep:"none" placeholder:"CAPABILITY" help:"Drop a capability, or ALL."`
+	SecurityOpt []string `group:"Rights and limits" sep:"none" placeholder:"OPTION" help:"no-new-privileges=false, seccomp=unconfined, seccomp=FILE or landlock=unconfined."`
+	Seccomp     string   `group:"Rights and limits" placeholder:"FILE" help:"Profile of system calls, in Docker's or the OCI's JSON; unconfined for none."`
+	OOMScoreAdj *int     `name:"oom-score-adj" group:"Rights and limits" placeholder:"NUMBER" help:"How soon the kernel ends the app when memory runs out: -1000 to 1000."`
+	Memory      string   `group:"Rights and limits" short:"m" placeholder:"SIZE" help:"Limit memory: bytes, or with b, k, m or g."`
+	CPUs        string   `name:"cpus" group:"Rights and limits" placeholder:"NUMBER" help:"Limit processor time to so many processors."`
+	PidsLimit   int64    `group:"Rights and limits" placeholder:"NUMBER" help:"Limit the number of processes; -1 for no limit."`
+	Ulimit      []string `group:"Rights and limits" sep:"none" placeholder:"NAME=SOFT[:HARD]" help:"Set a resource limit."`
+	machineFlags
 
 	Init        bool   `group:"Life" default:"true" help:"Let whisk's init be process 1; --init=false for the app itself."`
 	StopSignal  string `group:"Life" placeholder:"SIGNAL" help:"Signal that stops the app."`
@@ -286,12 +284,9 @@ func (f *sandboxFlags) rights(spec *launcher.Spec, s surroundings) error {
 			return err
 		}
 	}
-	for _, wall := range f.AllowMissing {
-		if !slices.Contains(launcher.Dispensable[:], wall) {
-			return usage("one of "+strings.Join(launcher.Dispensable[:], ", "), "--allow-missing: %q is no wall that can be done without", wall)
-		}
+	if err := f.machineFlags.apply(spec); err != nil {
+		return err
 	}
-	spec.AllowMissing = f.AllowMissing
 	if n := f.OOMScoreAdj; n != nil && (*n < -1000 || *n > 1000) {
 		return usage("", "--oom-score-adj: %d is not between -1000 and 1000", *n)
 	}
@@ -353,7 +348,7 @@ func (f *sandboxFlags) limits(spec *launcher.Spec, _ surroundings) error {
 	if f.PidsLimit < -1 {
 		return usage("-1 means no limit", "--pids-limit: %d is below -1", f.PidsLimit)
 	}
-	spec.App.Pids, spec.BestEffort = max(f.PidsLimit, 0), f.BestEffort
+	spec.App.Pids = max(f.PidsLimit, 0)
 	for _, u := range f.Ulimit {
 		limit, err := config.ParseUlimit(u)
 		if err != nil {

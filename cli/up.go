@@ -18,11 +18,12 @@ import (
 )
 
 type upCmd struct {
-	Detach   bool     `short:"d" help:"Return when all apps are ready, and leave them in the background."`
-	Pull     string   `enum:"missing,always,never" default:"missing" placeholder:"WHEN" help:"Fetch images: missing, always or never."`
-	Recreate bool     `help:"Start apps anew that run already and have not changed."`
-	File     string   `short:"f" placeholder:"FILE" help:"The project's whisk.toml; without it the nearest from here upwards."`
-	Apps     []string `arg:"" optional:"" name:"app" placeholder:"[APP…]" help:"Apps to start, with all they depend on; without one all."`
+	Detach   bool   `short:"d" help:"Return when all apps are ready, and leave them in the background."`
+	Pull     string `enum:"missing,always,never" default:"missing" placeholder:"WHEN" help:"Fetch images: missing, always or never."`
+	Recreate bool   `help:"Start apps anew that run already and have not changed."`
+	machineFlags
+	File string   `short:"f" placeholder:"FILE" help:"The project's whisk.toml; without it the nearest from here upwards."`
+	Apps []string `arg:"" optional:"" name:"app" placeholder:"[APP…]" help:"Apps to start, with all they depend on; without one all."`
 }
 
 // Help is what kong shows below the flags.
@@ -52,6 +53,12 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 	all := make([]*launcher.Spec, len(specs))
 	for i := range specs {
 		all[i] = &specs[i]
+		if err := u.apply(all[i]); err != nil {
+			return err
+		}
+		if err := c.limits(all[i]); err != nil {
+			return err
+		}
 	}
 	if err := c.guard(all...); err != nil {
 		return err
@@ -71,6 +78,9 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 			return err
 		}
 		defer client.Close()
+		if u.Detach {
+			c.sayLinger()
+		}
 		w := &watcher{call: c, client: client, project: p.Name, follow: !u.Detach, started: map[string]bool{}}
 		return w.up(ctx, keeper.UpRequest{Specs: specs, Attach: !u.Detach, Recreate: u.Recreate})
 	})

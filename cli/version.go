@@ -18,8 +18,12 @@ func (*versionCmd) Help() string {
 
 func (v *versionCmd) run(_ context.Context, c *call) error {
 	if v.JSON {
-		return writeJSON(c.out, map[string]string{"version": c.version, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})
+		return writeJSON(c.out, map[string]string{"version": c.version, "commit": c.commit, "date": c.date, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})
 	}
-	_, err := fmt.Fprintln(c.out, "whisk", c.version)
+	text := "whisk " + c.version
+	if c.commit != "" {
+		text += fmt.Sprintf(" (%.12s, %s)", c.commit, c.date)
+	}
+	_, err := fmt.Fprintln(c.out, text)
 	return err
 }

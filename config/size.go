@@ -35,6 +35,18 @@ func ParseSize(s string) (int64, error) {
 	return int64(f), nil
 }
 
+// SizeText writes a number of bytes as ParseSize reads it, in the largest unit that leaves no fraction: 64m.
+func SizeText(n int64) string {
+	unit := 0
+	for unit < len("kmgtp") && n != 0 && n%1024 == 0 {
+		n, unit = n/1024, unit+1
+	}
+	if unit == 0 {
+		return strconv.FormatInt(n, 10)
+	}
+	return strconv.FormatInt(n, 10) + "kmgtp"[unit-1:unit]
+}
+
 // minMemory is docker's least memory limit: below it a sandbox's init alone is killed.
 const minMemory = 6 << 20
 

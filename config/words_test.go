@@ -48,6 +48,15 @@ func TestSplitWords(t *testing.T) {
 	}
 }
 
+func TestSizeText(t *testing.T) {
+	for n, want := range map[int64]string{0: "0", 1023: "1023", 1 << 10: "1k", 64 << 20: "64m", 3 << 29: "1536m", 1<<20 + 1: "1048577", 5 << 50: "5p"} {
+		got := SizeText(n)
+		if back, err := ParseSize(got); got != want || back != n || err != nil {
+			t.Errorf("%d: %q, which reads as %d (%v), want %q", n, got, back, err, want)
+		}
+	}
+}
+
 func TestParseSize(t *testing.T) {
 	var n []small
 	for in, want := range map[string]string{"0": "0", "512m": "512M", "1.5g": "1536M", "1GiB": "1024M", "1 GiB": "1024M", "2M": "2M", "1024k": "1M", "1kb": "1K",

@@ -23,7 +23,7 @@ func Look(ctx context.Context, version string, dirs launcher.Dirs) (*Machine, er
 	m := &Machine{
 		Files: os.DirFS("/"), Whisk: version, User: userns.Current(), Now: time.Now(),
 		NewUIDMap: here.NewUIDMap, NewGIDMap: here.NewGIDMap, NoNewPrivs: here.NoNewPrivs, directory: here.Directory,
-		Data: dirs.Data, Run: dirs.Run, Leftovers: launcher.Unswept(dirs),
+		Data: dirs.Data, Leftovers: launcher.Unswept(dirs),
 		Refused: userns.Try(),
 	}
 	var uts unix.Utsname
@@ -39,14 +39,21 @@ func Look(ctx context.Context, version string, dirs launcher.Dirs) (*Machine, er
 	if err := rights.CheckSeccomp(); err != nil {
 		m.Seccomp = err.Error()
 	}
-	m.Landlock, _ = rights.LandlockABI() // an error is as good as none
+	abi, err := rights.LandlockABI()
+	if m.Landlock = abi; err != nil {
+		m.Fence = err.Error()
+	}
 	var files unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
 		m.Descriptors = files.Max
 	}
-	made := os.MkdirAll(dirs.Data, 0o700)
+	if err := dirs.Upgrade(); err != nil {
+		m.NoData = refusalOf(err)
+	} else if err := dirs.Make(); err != nil {
+		m.NoData = refusalOf(err)
+	}
 	m.Store = statfs(dirs.Data)
-	if m.Refused == nil && made == nil && !m.Store.Forbidden && !m.Store.ReadOnly {
+	if m.Refused == nil && m.NoData == nil && !m.Store.Forbidden && !m.Store.ReadOnly {
 		if err := m.lookInside(ctx, dirs); err != nil {
 			return nil, err
 		}
@@ -86,9 +93,16 @@ func (m *Machine) lookInside(ctx context.Context, dirs launcher.Dirs) error {
 		m.Inside = found
 		return nil
 	}
-	m.Stage = &Refusal{Message: err.Error()}
-	if refused, ok := errors.AsType[*userns.Error](err); ok {
-		m.Stage.Cause, m.Stage.Remedy = refused.Cause, refused.Remedy
-	}
+	m.Stage = refusalOf(err)
 	return nil
+}
+
+// refusalOf keeps an error's words.
+func refusalOf(err error) *Refusal {
+	e := launcher.AsError(err)
+	r := &Refusal{Message: e.Message, Remedy: e.Hint}
+	if refused, ok := errors.AsType[*userns.Error](err); ok {
+		r.Cause = refused.Cause
+	}
+	return r
 }

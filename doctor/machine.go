@@ -26,9 +26,10 @@ type Machine struct {
 	NewGIDMap  userns.Helper `json:"newgidmap"`
 	NoNewPrivs bool          `json:"no_new_privs,omitempty"`
 
-	Data  string     `json:"data"`  // where images, volumes and sandboxes are kept
-	Store FileSystem `json:"store"` // of Data, or of the nearest folder above it that exists
-	Run   string     `json:"run"`   // XDG_RUNTIME_DIR or what stands in for it
+	// NoData is why Data could not be made, or is not for this whisk; nil: it is there.
+	NoData *Refusal   `json:"no_data,omitempty"`
+	Data   string     `json:"data"`  // where images, volumes and sandboxes are kept
+	Store  FileSystem `json:"store"` // of Data, or of the nearest folder above it that exists
 
 	// Refused is a user namespace that the kernel did not give; nil: it did.
 	Refused *userns.Facts `json:"refused,omitempty"`
@@ -38,6 +39,7 @@ type Machine struct {
 
 	Seccomp  string `json:"seccomp,omitempty"` // error; empty: filters can be installed
 	Landlock int    `json:"landlock"`          // ABI; 0: none
+	Fence    string `json:"fence,omitempty"`   // error of a kernel that has Landlock and refuses it
 
 	Descriptors uint64 `json:"descriptors"`         // hard limit of open files, RLIMIT_NOFILE
 	Leftovers   bool   `json:"leftovers,omitempty"` // of killed keepers and commands
@@ -65,13 +67,15 @@ type Refusal struct {
 
 // Inside is what a stage found in namespaces of its own. Each field but Store is an error, empty where all is well.
 type Inside struct {
-	Overlay string   `json:"overlay,omitempty"`
-	Tables  string   `json:"tables,omitempty"`
-	TProxy  string   `json:"tproxy,omitempty"`
-	Socket  string   `json:"socket,omitempty"`
-	Apart   string   `json:"apart,omitempty"`
-	Store   *Refusal `json:"store,omitempty"`
-	Images  int      `json:"images"`
+	Namespaces string   `json:"namespaces,omitempty"` // all those of a sandbox at once
+	Proc       string   `json:"proc,omitempty"`       // a /proc of its own
+	Overlay    string   `json:"overlay,omitempty"`
+	Tables     string   `json:"tables,omitempty"`
+	TProxy     string   `json:"tproxy,omitempty"`
+	Socket     string   `json:"socket,omitempty"`
+	Apart      string   `json:"apart,omitempty"`
+	Store      *Refusal `json:"store,omitempty"`
+	Images     int      `json:"images"`
 }
 
 // text reads a file of the machine, trimmed; empty where it is not there or may not be read.

@@ -24,7 +24,10 @@ func userNamespaces(m *Machine, d mend.Distro) []Finding {
 		case userns.CauseMaxZero, userns.CauseExhausted:
 			f.repair.sysctl("user.max_user_namespaces", "28633")
 		case userns.CauseAppArmor:
-			if m.Refused.Restricted == "1" {
+			switch {
+			case m.Refused.ProfileFile != "":
+				f.repair.add(mend.LiftAsRoot(m.Refused.ProfileFile)...)
+			case m.Refused.Restricted == "1":
 				f.repair.profile = true
 			}
 		}
@@ -59,7 +62,24 @@ func otherNamespaces(m *Machine, d mend.Distro) []Finding {
 			out = append(out, f)
 		}
 	}
+	if m.Inside == nil {
+		return out
+	}
+	if m.Inside.Namespaces != "" && len(out) == 0 {
+		out = append(out, Finding{Check: "namespaces", Level: Problem, Cause: "namespaces", Found: m.Inside.Namespaces, Lost: noSandbox, Mend: m.loosen()})
+	}
+	if m.Inside.Proc != "" {
+		out = append(out, Finding{Check: "proc", Level: Problem, Cause: "proc", Found: m.Inside.Proc, Lost: noSandbox, Mend: m.loosen()})
+	}
 	return out
+}
+
+// loosen is what makes a container around whisk, or else a service, let sandboxes be built.
+func (m *Machine) loosen() string {
+	if m.container() == "" {
+		return "start whisk outside of the service that withholds it (RestrictNamespaces=, SystemCallFilter= and ProtectProc= of systemd.exec(5))"
+	}
+	return "start the outer container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined (podman: --security-opt unmask=ALL)"
 }
 
 // subIDs tells of the ranges in subuid(5) and subgid(5).
@@ -116,6 +136,9 @@ func idHelpers(m *Machine, d mend.Distro) []Finding {
 	if m.User.UID == 0 {
 		return nil // root writes the maps itself
 	}
+	if m.NewUIDMap.Path == "" && m.NewGIDMap.Path == "" {
+		return []Finding{helperMissing("newuidmap and newgidmap are", "newuidmap", d)}
+	}
 	var out []Finding
 	var found []string
 	for _, h := range []struct {
@@ -126,11 +149,13 @@ func idHelpers(m *Machine, d mend.Distro) []Finding {
 		err := h.Power(m.NoNewPrivs, d)
 		switch {
 		case h.Path == "":
-			missing := userns.HelperMissing(h.name, d)
-			f.Level, f.Cause, f.Found, f.Lost, f.Mend = Note, string(missing.Cause), missing.What, missing.Cost, missing.Remedy
-			f.repair.install(mend.IDHelpers, h.name)
+			f = helperMissing(h.name+" is", h.name, d)
 		case err != nil:
 			f.Cause, f.Found, f.Mend = string(err.Cause), err.Error(), err.Remedy
+			if ids, err := m.system().Find(m.User); err == nil && ids.Single {
+				// Nobody asks it for one id.
+				f.Level, f.Lost = Note, "no sandbox would start once you have sub-ids"
+			}
 			switch {
 			case !h.SetUID && !h.Caps:
 				f.repair.add("chmod u+s " + mend.Quote(h.Path))
@@ -154,4 +179,11 @@ func idHelpers(m *Machine, d mend.Distro) []Finding {
 		out = append(out, Finding{Check: "id helpers", Level: OK, Found: strings.Join(found, ", ")})
 	}
 	return out
+}
+
+func helperMissing(which, program string, d mend.Distro) Finding {
+	missing := userns.HelperMissing(which, d)
+	f := Finding{Check: "id helpers", Level: Note, Cause: string(missing.Cause), Found: missing.What, Lost: missing.Cost, Mend: missing.Remedy}
+	f.repair.install(mend.IDHelpers, program)
+	return f
 }

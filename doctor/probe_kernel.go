@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -44,6 +45,10 @@ func seccompFilters(m *Machine, _ mend.Distro) []Finding {
 }
 
 func landlockFence(m *Machine, _ mend.Distro) []Finding {
+	if m.Fence != "" {
+		return []Finding{{Check: "landlock", Level: Problem, Cause: "landlock-refused", Found: "the wall \"landlock\" cannot be built here: " + m.Fence,
+			Lost: noSandbox, Mend: "to do without this wall: whisk run --allow-missing=landlock"}}
+	}
 	if m.Landlock > 0 {
 		return []Finding{{Check: "landlock", Level: OK, Found: fmt.Sprintf("ABI %d", m.Landlock)}}
 	}
@@ -58,23 +63,23 @@ func landlockFence(m *Machine, _ mend.Distro) []Finding {
 func nfTables(m *Machine, d mend.Distro) []Finding {
 	f := Finding{Check: "nftables", Level: OK}
 	if m.Inside == nil {
-		f.Level, f.Found = Note, "not tried, for want of a user namespace"
+		f.Level, f.Found = Note, "not tried before the problem is mended"
 		return []Finding{f}
 	}
 	const slow = "TCP goes through user mode, which is slower, and apps do not see their clients' addresses"
 	var modules []string
 	switch {
 	case m.Inside.Tables != "":
-		modules = []string{"nf_tables", "nft_tproxy", "nft_socket", "nft_ct", "nft_reject_inet"}
+		modules = append(mend.FastModules(), mend.ApartModules()[1:]...)
 		f.Found, f.Lost = "nf_tables is not there: "+m.Inside.Tables, slow+"; isolate, links and networks of whisk.toml are refused"
 	case m.Inside.TProxy != "" || m.Inside.Socket != "":
-		modules = []string{"nft_tproxy", "nft_socket"}
+		modules = mend.FastModules()
 		f.Found, f.Lost = "no tproxy expression: "+m.Inside.TProxy, slow
 		if m.Inside.TProxy == "" {
 			f.Found = "no socket expression: " + m.Inside.Socket
 		}
 	case m.Inside.Apart != "":
-		modules = []string{"nft_ct", "nft_reject_inet"}
+		modules = mend.ApartModules()
 		f.Found, f.Lost = m.Inside.Apart, "isolate, links and networks of whisk.toml are refused"
 	default:
 		f.Found = "tables, tproxy, socket, connection tracking"
@@ -82,32 +87,35 @@ func nfTables(m *Machine, d mend.Distro) []Finding {
 	}
 	f.Level, f.Cause, f.Mend = Note, "nf-tables", d.Modules(modules...)
 	f.repair.modules = modules
-	if m.Inside.Tables != "" {
-		if file := m.blacklisted("nf_tables"); file != "" {
-			f.Found += " (" + file + " keeps it from loading)"
-			f.Mend = "take nf_tables out of " + file + ", then: " + f.Mend
-			f.repair.lines = []string{"sed -i '/nf_tables/s/^/# /' " + mend.Quote(file)}
+	if files := m.withheld(modules); len(files) > 0 {
+		where := strings.Join(files, ", ")
+		f.Found += " (" + where + " keeps modules from loading)"
+		f.Mend = "take them out of " + where + ", then: " + f.Mend
+		for _, file := range files {
+			f.repair.add("sed -i -E '/^[[:space:]]*(blacklist|install)[[:space:]]+(" + strings.Join(modules, "|") + ")([[:space:]]|$)/s/^/# /' " + mend.Quote(file))
 		}
 	}
 	return []Finding{f}
 }
 
-// blacklisted is the file of modprobe.d(5) that keeps a module from loading, or empty.
-func (m *Machine) blacklisted(module string) string {
-	for _, dir := range []string{"etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d", "lib/modprobe.d"} {
+// withheld lists the files of modprobe.d(5) that keep modules from loading.
+func (m *Machine) withheld(modules []string) []string {
+	var files []string
+	for _, dir := range []string{"etc/modprobe.d", "run/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d"} {
 		for _, name := range m.list(dir) {
 			if !strings.HasSuffix(name, ".conf") {
 				continue
 			}
 			for line := range strings.Lines(m.text(dir + "/" + name)) {
 				words := strings.Fields(line)
-				if len(words) >= 2 && (words[0] == "blacklist" || words[0] == "install") && words[1] == module {
-					return "/" + dir + "/" + name
+				if len(words) >= 2 && (words[0] == "blacklist" || words[0] == "install") && slices.Contains(modules, words[1]) {
+					files = append(files, "/"+dir+"/"+name)
+					break
 				}
 			}
 		}
 	}
-	return ""
+	return files
 }
 
 // ping tells whether echo requests of apps leave the machine, icmp(7).
@@ -135,7 +143,7 @@ func lowPorts(m *Machine, d mend.Distro) []Finding {
 	if err != nil {
 		start = 1024 // kernels before 4.11
 	}
-	if start > 0 && m.User.UID != 0 && start > 80 {
+	if start > 80 { // for root, too: its keeper is root of a user namespace of its own only
 		f.Level, f.Cause, f.Found = Note, "low-ports", fmt.Sprintf("ports below %d are closed to you", start)
 		f.Lost, f.Mend = "-p 80:80 is refused; 8080:80 is not", d.Sysctl(name, "80")
 		f.repair.optional = append(f.repair.optional, "keep "+name+" 80 # ports from 80 on, for every user of this machine")
@@ -210,16 +218,21 @@ func clock(m *Machine, d mend.Distro) []Finding {
 
 // outer tells whether whisk is in a container itself, where its host decides on what is mended elsewhere.
 func outer(m *Machine, _ mend.Distro) []Finding {
-	kind := m.text("run/systemd/container")
-	switch {
-	case m.has("run/.containerenv"):
-		kind = "podman"
-	case m.has(".dockerenv"):
-		kind = "docker"
-	}
+	kind := m.container()
 	if kind == "" {
 		return nil
 	}
 	return []Finding{{Check: "container", Level: Note, Cause: "nested", Found: "whisk is in a container itself (" + kind + ")",
 		Lost: "sysctls and modules are its host's to change", Mend: "run what is advised here on the host of the container"}}
+}
+
+// container is the engine that whisk's own container is of; empty outside of one.
+func (m *Machine) container() string {
+	switch {
+	case m.has("run/.containerenv"):
+		return "podman"
+	case m.has(".dockerenv"):
+		return "docker"
+	}
+	return m.text("run/systemd/container") // systemd's Container Interface
 }

@@ -37,7 +37,9 @@ func cgroups(m *Machine, d mend.Distro) []Finding {
 	switch {
 	case !m.has("sys/fs/cgroup/cgroup.controllers"):
 		f.Cause, f.Found = "cgroup-v1", "version 1"
-		f.Mend = "add systemd.unified_cgroup_hierarchy=1 to the kernel's command line and start the machine anew"
+		if m.systemd() {
+			f.Mend = "add systemd.unified_cgroup_hierarchy=1 to the kernel's command line and start the machine anew"
+		}
 		if m.has("sys/fs/cgroup/unified") {
 			f.Found = "version 1 beside version 2"
 		}

@@ -6,61 +6,13 @@ import (
 	"github.com/whisk-sandbox/whisk/mend"
 )
 
-// Magic numbers of statfs(2) that are not usual homes; linux/magic.h and the file systems' own headers.
-func fileSystemName(magic int64) (name string, overlay bool) {
-	switch uint32(magic) {
-	case 0xef53:
-		return "ext4", true
-	case 0x58465342:
-		return "xfs", true
-	case 0x9123683e:
-		return "btrfs", true
-	case 0x01021994:
-		return "tmpfs", true
-	case 0xf2f52010:
-		return "f2fs", true
-	case 0xca451a4e:
-		return "bcachefs", true
-	case 0x2fc12fc1:
-		return "zfs", true
-	case 0x794c7630:
-		return "overlay", false
-	case 0x6969:
-		return "NFS", false
-	case 0xf15f:
-		return "eCryptfs", false
-	case 0x65735546:
-		return "FUSE", false
-	case 0xff534d42, 0xfe534d42, 0x517b:
-		return "SMB", false
-	case 0x00c36400:
-		return "Ceph", false
-	case 0x01021997:
-		return "9p", false
-	case 0x5346414f:
-		return "AFS", false
-	case 0x47504653:
-		return "GPFS", false
-	case 0x0bd00bd0:
-		return "Lustre", false
-	case 0x4d44:
-		return "FAT", false
-	case 0x2011bab0:
-		return "exFAT", false
-	case 0x5346544e, 0x7366746e:
-		return "NTFS", false
-	}
-	return fmt.Sprintf("file system %#x", uint32(magic)), true
-}
-
 // overlay tells whether images can be mounted from where the store is.
 func overlay(m *Machine, d mend.Distro) []Finding {
-	kind, fit := fileSystemName(m.Store.Magic)
+	kind, fit := mend.FileSystem(m.Store.Magic)
 	f := Finding{Check: "overlay", Level: OK, Lost: "no image can be mounted"}
-	local := "/var/lib/whisk-" + m.name()
+	local := mend.LocalStore(m.name())
 	line := fmt.Sprintf("store = %q", local)
-	moveAway := d.Root("install -d -m 700 -o "+mend.Quote(m.name())+" "+mend.Quote(local)) +
-		" && mkdir -p ~/.config/whisk && echo " + mend.Quote(line) + " >> ~/.config/whisk/config.toml"
+	moveAway := d.MoveStore(m.name())
 	switch {
 	case m.Store.Forbidden, m.Store.ReadOnly:
 		f.Level, f.Cause, f.Mend = Problem, "not-writable", moveAway
@@ -68,14 +20,19 @@ func overlay(m *Machine, d mend.Distro) []Finding {
 		if m.Store.ReadOnly {
 			f.Found = fmt.Sprintf("%s is read-only", m.Store.At)
 		}
+	case m.NoData != nil:
+		f.Check, f.Level, f.Cause, f.Found, f.Mend = "store", Problem, "not-usable", m.NoData.Message, m.NoData.Remedy
+		if f.Mend == "" {
+			f.Mend = moveAway
+		}
 	case m.Inside == nil && fit:
-		f.Level, f.Found, f.Lost = Note, fmt.Sprintf("not tried on %s (%s), for want of a user namespace", m.Store.At, kind), ""
+		f.Level, f.Found, f.Lost = Note, fmt.Sprintf("not tried on %s (%s) before the problem is mended", m.Store.At, kind), ""
 	case m.Inside == nil:
 		f.Level, f.Cause, f.Mend = Problem, "file-system", moveAway
 		f.Found = fmt.Sprintf("the store is on %s (%s), where overlayfs cannot write", kind, m.Store.At)
 	case m.Inside.Overlay != "":
 		f.Level, f.Cause, f.Mend = Problem, "file-system", moveAway
-		f.Found = fmt.Sprintf("overlayfs cannot be laid over %s on %s: %s", m.Data, kind, m.Inside.Overlay)
+		f.Found = mend.NoOverlay(m.Data, kind) + ": " + m.Inside.Overlay
 		if !m.kernelAtLeast(5, 13) {
 			f.Cause, f.Mend = "kernel", ""
 			f.Found = fmt.Sprintf("kernel %s has no overlay for user namespaces, which needs 5.13", m.Kernel)
@@ -100,8 +57,10 @@ func overlay(m *Machine, d mend.Distro) []Finding {
 func store(m *Machine, _ mend.Distro) []Finding {
 	f := Finding{Check: "store", Level: OK}
 	switch {
+	case m.NoData != nil:
+		return nil // overlay has told why
 	case m.Inside == nil:
-		f.Level, f.Found = Note, fmt.Sprintf("%s was not opened, for want of a user namespace", m.Data)
+		f.Level, f.Found = Note, fmt.Sprintf("%s was not opened before the problem is mended", m.Data)
 	case m.Inside.Store != nil:
 		f.Level, f.Cause, f.Found, f.Lost, f.Mend = Problem, "damaged", m.Inside.Store.Message, "no sandbox of an image starts", m.Inside.Store.Remedy
 	case m.Leftovers:

@@ -35,6 +35,7 @@ func (r *repair) add(lines ...string) { r.lines = append(r.lines, lines...) }
 const functions = `#!/bin/sh
 # Mends what "whisk doctor" found. Read it, then run it as root; it may be run again.
 set -eu
+failed=0
 
 # line FILE LINE: the file has the line.
 line() {
@@ -45,16 +46,16 @@ line() {
 	printf '%s\n' "$2" >> "$1"
 }
 
-# keep NAME VALUE: the kernel parameter has the value, now and after the next boot.
+# keep NAME VALUE: the kernel parameter has the value, now and after the next boot; the last file in order has the last word.
 keep() {
-	line /etc/sysctl.d/90-whisk.conf "$1 = $2"
-	sysctl -q -w "$1=$2"
+	line /etc/sysctl.d/zz-whisk.conf "$1 = $2"
+	sysctl -q -w "$1=$2" || failed=1
 }
 
 # load MODULE: the kernel module is loaded, now and after the next boot.
 load() {
 	line /etc/modules-load.d/whisk.conf "$1"
-	modprobe "$1"
+	modprobe "$1" || failed=1
 }
 `
 
@@ -92,6 +93,7 @@ func (r Report) Script() string {
 	if len(done) == 0 {
 		b.WriteString("\n# There is nothing that root must mend.\n")
 	}
+	b.WriteString("exit $failed\n")
 	return b.String()
 }
 
@@ -113,7 +115,7 @@ func (r repair) commands(d mend.Distro, exe string) []string {
 	if r.subIDs != "" {
 		out = append(out, "line /etc/subuid "+mend.Quote(r.subIDs), "line /etc/subgid "+mend.Quote(r.subIDs))
 	}
-	if r.profile {
+	if r.profile && !strings.ContainsRune(exe, '\n') { // which no line of a profile can hold
 		file := mend.Quote(mend.ProfileFile(exe))
 		if line := d.InstallAsRoot(mend.AppArmor); line != "" {
 			out = append(out, "command -v apparmor_parser >/dev/null || "+line)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -90,12 +91,12 @@ func runStage(ctx context.Context, dirs launcher.Dirs) (*Inside, error) {
 
 // StageMain is what the stage does: it enters its namespaces, tries, and says what it found.
 func StageMain() int {
+	if len(os.Args) == 2 && os.Args[1] == mountsProc {
+		return mountProc()
+	}
 	var a answer
 	if err := userns.Enter(); err != nil {
-		a.Refusal = &Refusal{Message: err.Error()}
-		if refused, ok := errors.AsType[*userns.Error](err); ok {
-			a.Refusal.Cause, a.Refusal.Remedy = refused.Cause, refused.Remedy
-		}
+		a.Refusal = refusalOf(err)
 	} else {
 		var doc document
 		in := os.NewFile(3, "stage document")
@@ -114,7 +115,7 @@ func StageMain() int {
 
 // try is all that needs the rights of root in a user namespace.
 func try(doc document) *Inside {
-	found := &Inside{Overlay: word(tryOverlay(doc.Dirs.Data))}
+	found := &Inside{Namespaces: word(tryNamespaces()), Proc: word(tryProc()), Overlay: word(tryOverlay(doc.Dirs.Data))}
 	k := slirp.CheckKernel()
 	found.Tables, found.TProxy, found.Socket, found.Apart = word(k.Tables), word(k.TProxy), word(k.Socket), word(k.Apart)
 	if _, err := os.Stat(doc.Dirs.Storage()); err != nil {
@@ -126,10 +127,58 @@ func try(doc document) *Inside {
 	n, err := countImages(doc)
 	found.Images = n
 	if err != nil {
-		e := launcher.AsError(err)
-		found.Store = &Refusal{Message: e.Message, Remedy: e.Hint}
+		found.Store = refusalOf(err)
 	}
 	return found
+}
+
+// tryNamespaces makes those of one sandbox.
+func tryNamespaces() error {
+	n, err := launcher.NewNamespaces()
+	if err == nil {
+		n.Close()
+	}
+	return err
+}
+
+// mountsProc is the argument of the process that tries a /proc of its own.
+const mountsProc = "proc"
+
+// tryProc mounts one in a process id namespace of its own. In a container whose engine covers parts of /proc, the kernel
+// refuses it, as it would show them again (mount_too_revealing in fs/namespace.c).
+func tryProc() error {
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{StageName, mountsProc}, &syscall.ProcAttr{
+		Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL},
+	})
+	if err != nil {
+		return fmt.Errorf("make pid namespace: %w", err)
+	}
+	var ws syscall.WaitStatus
+	for {
+		_, err = syscall.Wait4(pid, &ws, 0, nil)
+		if err != syscall.EINTR {
+			break
+		}
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("make pid namespace: %w", err)
+	case ws.Exited() && ws.ExitStatus() == 0:
+		return nil
+	case ws.Exited():
+		return fmt.Errorf("mount /proc: %w", syscall.Errno(ws.ExitStatus()))
+	}
+	return fmt.Errorf("mount /proc: the process ended with signal %d", ws.Signal())
+}
+
+// mountProc is what that process does. Its exit code is the errno; those of mount(2) are below 134.
+func mountProc() int {
+	err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return int(errno)
+	}
+	return 0
 }
 
 func countImages(doc document) (int, error) {

@@ -86,7 +86,8 @@ func storeError(path, doing string, err error) error {
 		reason, remedy = "you may not write there: "+rootCause(err), elsewhere
 	case errors.Is(err, graphdriver.ErrIncompatibleFS), errors.Is(err, graphdriver.ErrNotSupported):
 		reason, remedy = "overlayfs cannot be laid over its file system: "+rootCause(err), "set XDG_DATA_HOME to a folder on ext4, xfs, btrfs or tmpfs"
-	case errors.As(err, &syntax), errors.As(err, &mismatch), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EIO), errors.Is(err, unix.EUCLEAN), errors.Is(err, errDamaged):
+	case errors.As(err, &syntax), errors.As(err, &mismatch), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EIO), errors.Is(err, unix.EUCLEAN), errors.Is(err, errDamaged),
+		strings.Contains(err.Error(), ", error found in #"): // the mark of json-iterator's errors, which have no type
 		reason, remedy = "it is damaged: "+rootCause(err), "move it away; images can be pulled again"
 	default:
 		return fmt.Errorf("%s image store %q: %w", doing, path, err)

@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -27,6 +28,9 @@ import (
 //
 // Nothing of this reads the app's memory or acts on what is in it: the user's number comes from the registers of a call
 // that is under way.
+
+// errAgain says that a call was interrupted before its process could be held, and will be made again.
+var errAgain = errors.New("the call is made again")
 
 // newUser is what a process becomes.
 type newUser struct {
@@ -78,6 +82,22 @@ func (a asker) kept(securebits int64) (permitted, effective uint64) {
 		return a.permitted, 0
 	}
 	return 0, 0
+}
+
+// allowed tells whether a process with these capabilities may change the ids that a call is about, credentials(7). One
+// that may not gets the kernel's refusal, but for a change to the ids that it has, which the kernel decides on.
+func (n *idNotice) allowed(effective uint64) bool {
+	switch n.number {
+	case unix.SYS_SETUID, unix.SYS_SETREUID, unix.SYS_SETRESUID:
+		_, drops := n.dropsRoot()
+		return !drops || effective&(1<<unix.CAP_SETUID) != 0
+	case unix.SYS_SETGID, unix.SYS_SETREGID, unix.SYS_SETRESGID:
+		gid, ok := n.dropsGroup()
+		return !ok || gid == 0 || effective&(1<<unix.CAP_SETGID) != 0
+	case unix.SYS_SETGROUPS:
+		return effective&(1<<unix.CAP_SETGID) != 0
+	}
+	return true
 }
 
 // belowKeeper tells whether a process is in a user namespace of its own already: then the kernel's answers are right.

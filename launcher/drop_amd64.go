@@ -17,6 +17,9 @@ const canMove = true
 // moveTime bounds a move; it takes well under a millisecond, a move at execve(2) as long as that.
 const moveTime = 10 * time.Second
 
+// restartCall is what a call that was interrupted returns before it is made again: ERESTARTSYS, include/linux/errno.h.
+const restartCall = -512
+
 // syscallWord is the instruction, two bytes.
 const syscallWord = "\x0f\x05"
 
@@ -38,26 +41,37 @@ var errGone = errors.New("the process has died")
 // hold stops a thread that waits for the answer to n. The call will not be answered but made again, or made to return.
 func (c *idCalls) hold(n *idNotice, a asker) (*stopped, error) {
 	s := &stopped{c: c, tid: int(n.pid), tgid: a.tgid, own: a.parent == unix.Getpid(), until: time.Now().Add(moveTime)}
-	const options = unix.PTRACE_O_EXITKILL | unix.PTRACE_O_TRACESYSGOOD
-	if err := ptrace(unix.PTRACE_SEIZE, s.tid, options); err != nil {
+	if err := ptrace(unix.PTRACE_SEIZE, s.tid, unix.PTRACE_O_TRACESYSGOOD); err != nil {
 		return nil, err
 	}
+	// While its call waits it is alive, and the id nobody else's.
+	valid := c.valid(n)
 	if err := ptrace(unix.PTRACE_INTERRUPT, s.tid, 0); err != nil {
-		return nil, s.abandon(err)
+		return nil, s.gone(err)
 	}
-	if _, err := s.wait(); err != nil {
-		return nil, s.abandon(err)
+	status, err := s.wait()
+	if err != nil {
+		return nil, s.gone(err)
+	}
+	if sig := status & 0x7f; status>>8 != unix.PTRACE_EVENT_STOP || !valid {
+		if status>>8 != 0 {
+			sig = 0 // an event's, and not one for the process
+		}
+		// A signal was quicker, and its handler goes first: the call is made again.
+		return nil, errors.Join(errAgain, ptrace(unix.PTRACE_DETACH, s.tid, uintptr(sig)))
 	}
 	if err := unix.PtraceGetRegs(s.tid, &s.regs); err != nil {
-		return nil, s.abandon(err)
+		return nil, s.gone(err)
 	}
-	const restart = -512 // ERESTARTSYS, include/linux/errno.h
 	var insn [2]byte
 	if _, err := unix.PtracePeekText(s.tid, uintptr(s.regs.Rip-2), insn[:]); err != nil ||
-		int32(s.regs.Orig_rax) != n.number || int64(s.regs.Rax) != restart || string(insn[:]) != syscallWord {
-		return nil, errors.Join(errors.New("it is not where it was"), s.release(s.regs))
+		int32(s.regs.Orig_rax) != n.number || int64(s.regs.Rax) != restartCall || string(insn[:]) != syscallWord {
+		return nil, errors.Join(errors.New("it is not where it was"), unix.PtraceDetach(s.tid))
 	}
 	s.at = s.regs.Rip - 2
+	if err := unix.PtraceSetOptions(s.tid, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL); err != nil {
+		return nil, s.abandon(err)
+	}
 	// No handler may run between the calls made in its name.
 	if err := ptraceMask(unix.PTRACE_GETSIGMASK, s.tid, &s.mask); err != nil {
 		return nil, s.abandon(err)
@@ -71,18 +85,27 @@ func (c *idCalls) hold(n *idNotice, a asker) (*stopped, error) {
 
 // release lets a thread go on with these registers.
 func (s *stopped) release(regs unix.PtraceRegs) error {
-	err := unix.PtraceSetRegs(s.tid, &regs)
-	if s.at != 0 {
-		err = errors.Join(err, ptraceMask(unix.PTRACE_SETSIGMASK, s.tid, &s.mask))
+	if err := errors.Join(unix.PtraceSetRegs(s.tid, &regs), ptraceMask(unix.PTRACE_SETSIGMASK, s.tid, &s.mask)); err != nil {
+		return s.abandon(err)
 	}
-	return errors.Join(err, unix.PtraceDetach(s.tid))
+	return unix.PtraceDetach(s.tid)
 }
 
 // abandon kills a process that was left in the middle: it must not go on with half a move.
 func (s *stopped) abandon(err error) error {
 	_ = unix.Kill(s.tgid, unix.SIGKILL)
-	if !s.own { // its parent hears of its death after us, ptrace(2)
-		_, _ = unix.Wait4(s.tid, nil, unix.WALL, nil)
+	return s.gone(err)
+}
+
+// gone takes notice of a thread's end, before which its parent does not hear of it, ptrace(2).
+func (s *stopped) gone(err error) error {
+	if !s.own {
+		for range 1000 {
+			if pid, e := unix.Wait4(s.tid, nil, unix.WALL|unix.WNOHANG, nil); e == unix.ECHILD || pid != 0 {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
 	}
 	return fmt.Errorf("process %d: %w", s.tgid, err)
 }
@@ -170,30 +193,44 @@ func (s *stopped) call(nr uint64, args ...uint64) (int64, error) {
 
 // through lets a thread enter and leave one system call; asks says that it will ask us for the answer.
 func (s *stopped) through(nr int32, asks bool) error {
-	for leaving := range 2 {
+	entered := false
+	for time.Now().Before(s.until) {
 		if err := ptrace(unix.PTRACE_SYSCALL, s.tid, 0); err != nil {
 			return err
 		}
-		if leaving == 1 && asks {
-			if err := s.c.letPass(s.tid, nr, s.until); err != nil {
+		if entered && asks {
+			if err := s.c.letPass(s.tid, nr, s.hasStopped, s.until); err != nil {
 				return err
 			}
 		}
-		for {
-			status, err := s.wait()
-			if err != nil {
-				return err
-			}
-			if status == int(unix.SIGTRAP)|0x80 {
-				break
-			}
-			// A stop for job control: the move goes first.
-			if err := ptrace(unix.PTRACE_SYSCALL, s.tid, 0); err != nil {
-				return err
-			}
+		status, err := s.wait()
+		if err != nil {
+			return err
 		}
+		if status != int(unix.SIGTRAP)|0x80 {
+			continue // a stop for job control, which no mask holds back: the move goes first
+		}
+		if !entered {
+			entered = true
+			continue
+		}
+		var r unix.PtraceRegs
+		if err := unix.PtraceGetRegs(s.tid, &r); err != nil {
+			return err
+		}
+		if int64(r.Rax) != restartCall {
+			return nil
+		}
+		entered = false // a stop came before our answer
 	}
-	return nil
+	return errors.New("it is stopped again and again")
+}
+
+// hasStopped tells whether the thread has, or has ended.
+func (s *stopped) hasStopped() bool {
+	var h held
+	_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PID, uintptr(s.tid), uintptr(unsafe.Pointer(&h)), unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT|unix.WNOHANG|unix.WALL, 0, 0)
+	return errno != 0 || h.pid != 0
 }
 
 // held is siginfo_t of waitid(2).

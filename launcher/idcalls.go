@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/whisk-sandbox/whisk/internal/wall"
 	"github.com/whisk-sandbox/whisk/launcher/rights"
 )
 
@@ -112,19 +113,28 @@ const tooOften = 3
 const manyProcesses = 4096
 
 func (c *idCalls) answer() {
+	most := manyProcesses
 	runtime.LockOSThread() // a stopped process obeys the thread that stopped it; ptrace(2)
 	for {
 		var n idNotice
 		if len(c.backlog) > 0 {
 			n, c.backlog = c.backlog[0], c.backlog[1:]
+			if !c.valid(&n) { // interrupted meanwhile; to stop its process now would only interrupt the next try
+				continue
+			}
 		} else if err := receiveNotice(c.conn, &n); err != nil {
 			return
 		}
 		c.judge(&n)
-		if len(c.groups)+len(c.next)+len(c.seen)+len(c.groupless) > manyProcesses {
+		if c.known() > most {
 			c.forget()
+			most = max(manyProcesses, 2*c.known())
 		}
 	}
+}
+
+func (c *idCalls) known() int {
+	return len(c.groups) + len(c.next) + len(c.seen) + len(c.groupless)
 }
 
 // judge answers one call.
@@ -138,36 +148,48 @@ func (c *idCalls) judge(n *idNotice) {
 		c.pass(n)
 		return
 	case unix.SYS_UNSHARE: // with our mark, and not by us
+		if !wall.Up("marked calls") {
+			c.pass(n)
+			return
+		}
 		c.send(&idAnswer{id: n.id, errno: -int32(unix.EPERM)})
 		return
-	case unix.SYS_SETGROUPS:
+	}
+	a, err := askerOf(n.pid)
+	if err != nil {
+		return // it has died
+	}
+	allowed := n.allowed(a.effective)
+	gid, group := n.dropsGroup()
+	switch {
+	case n.number == unix.SYS_SETGROUPS && allowed:
 		c.send(&idAnswer{id: n.id})
 		return
-	}
-	gid, group := n.dropsGroup()
-	if belowKeeper(n.pid) {
-		if group {
+	case belowKeeper(n.pid):
+		if group && allowed {
 			c.settleGroup(n.pid, gid)
 		}
 		c.pass(n)
+		return
+	case !allowed:
+		c.send(&idAnswer{id: n.id, errno: -int32(unix.EPERM)})
 		return
 	}
 	if group {
 		c.groups[n.pid] = newUser{gid: gid, started: startTime(n.pid)}
 	}
 	if uid, ok := n.dropsRoot(); ok {
-		if c.drops(n, uid) {
+		if c.drops(n, a, uid) {
 			return
 		}
-		c.countDrops(n.pid, uid)
+		c.countDrops(n, uid)
 	}
 	c.send(&idAnswer{id: n.id})
 }
 
 // drops moves a process that gives up root for good. answered: its call has returned.
-func (c *idCalls) drops(n *idNotice, uid uint32) (answered bool) {
-	a, err := askerOf(n.pid)
-	if err != nil || !canMove {
+func (c *idCalls) drops(n *idNotice, a asker, uid uint32) (answered bool) {
+	if !canMove {
 		return false
 	}
 	who := newUser{uid: uid, started: startTime(uint32(a.tgid))}
@@ -183,7 +205,7 @@ func (c *idCalls) drops(n *idNotice, uid uint32) (answered bool) {
 		c.next[a.tgid] = who
 		return true
 	}
-	return ok
+	return ok || errors.Is(err, errAgain)
 }
 
 // executes lets a process that is to be moved execute a program. answered: it has, or has been told that it cannot.
@@ -204,7 +226,7 @@ func (c *idCalls) executes(n *idNotice) (answered bool) {
 	if ok {
 		delete(c.next, a.tgid)
 	}
-	return ok || err == nil
+	return ok || err == nil || errors.Is(err, errAgain)
 }
 
 // settleGroup gives the group of a process that was moved its number.
@@ -235,8 +257,19 @@ func (c *idCalls) send(a *idAnswer) {
 	})
 }
 
-// letPass waits until a thread asks for a call that is made in its name, and lets it pass. Others wait meanwhile.
-func (c *idCalls) letPass(tid int, number int32, until time.Time) error {
+// valid tells whether a call still waits for its answer.
+func (c *idCalls) valid(n *idNotice) (ok bool) {
+	id := n.id
+	_ = c.conn.Control(func(fd uintptr) {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&id)))
+		ok = errno == 0
+	})
+	return ok
+}
+
+// letPass waits until a thread asks for a call that is made in its name, and lets it pass, or until it has stopped before
+// that. Others wait meanwhile.
+func (c *idCalls) letPass(tid int, number int32, stopped func() bool, until time.Time) error {
 	for time.Now().Before(until) {
 		var n idNotice
 		got, err := false, error(nil)
@@ -249,8 +282,8 @@ func (c *idCalls) letPass(tid int, number int32, until time.Time) error {
 			return nil
 		case got:
 			c.backlog = append(c.backlog, n)
-		case startTime(uint32(tid)) == "":
-			return os.ErrProcessDone
+		case stopped():
+			return nil
 		default:
 			time.Sleep(10 * time.Microsecond)
 		}
@@ -259,15 +292,15 @@ func (c *idCalls) letPass(tid int, number int32, until time.Time) error {
 }
 
 // countDrops ends a process that begins again for ever.
-func (c *idCalls) countDrops(pid, uid uint32) {
-	d := c.seen[pid]
-	if at := startTime(pid); d.started != at {
+func (c *idCalls) countDrops(n *idNotice, uid uint32) {
+	d := c.seen[n.pid]
+	if at := startTime(n.pid); d.started != at {
 		d = drops{started: at}
 	}
 	d.times++
-	c.seen[pid] = d
-	if d.times >= tooOften {
-		c.end(pid, uid)
+	c.seen[n.pid] = d
+	if d.times >= tooOften && c.valid(n) {
+		c.end(n.pid, uid)
 	}
 }
 

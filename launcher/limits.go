@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/internal/wall"
+	"github.com/whisk-sandbox/whisk/launcher/cgroup"
 )
 
 const (
@@ -29,23 +29,20 @@ const (
 	maxSharedFiles = 16384
 )
 
-// LostLimits says which limit of an app cannot be kept here, and why; "" when all can. A limit that is ignored is
-// worse than none.
-func LostLimits(app *config.App) string {
-	var lost []string
-	if app.Memory != 0 {
-		lost = append(lost, "a memory limit")
+// ControlLimits are an app's limits that only a control group can keep.
+func ControlLimits(app *config.App) cgroup.Limits {
+	return cgroup.Limits{Memory: app.Memory, CPUs: app.CPUs, Pids: max(app.Pids, 0)}
+}
+
+// KeepLimits gives those of a sandbox's ControlLimits that this machine can keep. One that it cannot is an *Error, or, for a
+// sandbox that does without, told by lost: a limit that is ignored is worse than none.
+func KeepLimits(spec *Spec, m cgroup.Machine) (kept cgroup.Limits, lost string, err error) {
+	limits := ControlLimits(&spec.App)
+	lost, hint := limits.Lost(m)
+	if lost != "" && !spec.BestEffort {
+		return cgroup.Limits{}, lost, &Error{Message: lost, Hint: hint, Exit: ExitWhisk}
 	}
-	if app.CPUs != 0 {
-		lost = append(lost, "a cpu limit")
-	}
-	if app.Pids > 0 {
-		lost = append(lost, "a limit of processes")
-	}
-	if len(lost) == 0 {
-		return ""
-	}
-	return strings.Join(lost, " and ") + " cannot be kept: whisk has no control group of its own on this machine"
+	return limits.Kept(m), lost, nil
 }
 
 // loginLimits are the resource limits of an app that asks for none: those of the login, and a bound on processes.
@@ -93,7 +90,7 @@ func pidMax(limits []rlimit) uint64 {
 // boundProcesses makes process 1 bound its pid namespace. It takes descriptor 0, which is nobody's before the
 // standard streams are in place. Kernels before 6.14 have one pid_max for all and refuse.
 func boundProcesses(s *script, limits []rlimit) {
-	if !wall.Up("process limit") {
+	if !wall.Up("process limit") || !wall.Up("pid_max") {
 		return
 	}
 	value := strconv.FormatUint(pidMax(limits), 10)

@@ -37,17 +37,3 @@ func TestBoundOfProcesses(t *testing.T) {
 		}
 	}
 }
-
-func TestLostLimits(t *testing.T) {
-	for _, c := range []struct {
-		app  config.App
-		want string
-	}{
-		{config.App{}, ""},
-		{config.App{Memory: 1 << 30, Pids: 5}, "a memory limit and a limit of processes cannot be kept: whisk has no control group of its own on this machine"},
-	} {
-		if got := LostLimits(&c.app); got != c.want {
-			t.Errorf("%+v: %q, want %q", c.app, got, c.want)
-		}
-	}
-}

@@ -86,9 +86,6 @@ func newPlan(spec *Spec, base *Base) (*plan, error) {
 	if p.rlimits, err = planLimits(app.Ulimits, loginLimits()); err != nil {
 		return nil, err
 	}
-	if lost := LostLimits(app); lost != "" && !spec.BestEffort {
-		return nil, &Error{Message: lost, Hint: "leave the limit away, or start without it: --best-effort", Exit: ExitWhisk}
-	}
 	return p, nil
 }
 

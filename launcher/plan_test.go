@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whisk-sandbox/whisk/config"
+	"github.com/whisk-sandbox/whisk/launcher/cgroup"
 )
 
 func TestCommandFollowsDockersRules(t *testing.T) {
@@ -94,10 +95,16 @@ func TestMountsAreSortedAndRefused(t *testing.T) {
 }
 
 func TestLimitsThatCannotBeKeptAreRefused(t *testing.T) {
+	able := cgroup.Machine{Unified: true, Systemd: true, Bus: "/run/user/1000/bus", Controllers: []string{"cpu", "memory", "pids"}}
 	for name, app := range map[string]config.App{"memory": {Memory: 1 << 30}, "cpu": {CPUs: 0.5}, "pids": {Pids: 10}} {
-		app.Command = []string{"x"}
-		if _, err := newPlan(&Spec{App: app}, &Base{}); err == nil || AsError(err).Exit != ExitWhisk {
-			t.Errorf("%s: want an error with exit 125, got %v", name, err)
+		if _, _, err := KeepLimits(&Spec{App: app}, cgroup.Machine{}); err == nil || AsError(err).Exit != ExitWhisk || AsError(err).Hint == "" {
+			t.Errorf("%s: want an error with exit 125 and a hint, got %v", name, err)
+		}
+		if kept, lost, err := KeepLimits(&Spec{App: app, BestEffort: true}, cgroup.Machine{}); err != nil || lost == "" || !kept.None() {
+			t.Errorf("%s, best effort: want it lost by name, got %+v, %q, %v", name, kept, lost, err)
+		}
+		if kept, lost, err := KeepLimits(&Spec{App: app}, able); err != nil || lost != "" || kept != ControlLimits(&app) {
+			t.Errorf("%s on a machine that can: got %+v, %q, %v", name, kept, lost, err)
 		}
 	}
 }

@@ -28,6 +28,9 @@ type command struct {
 	oom     *int // OOM score, proc_pid_oom_score_adj(5); nil: the login's
 }
 
+// setOOMScore is the step of a start that a login's rights may not allow.
+const setOOMScore = "set OOM score"
+
 // appScript is what a child does to become the app: it gives away all it will not need, in an order in which each
 // step may still be taken, and executes the program.
 func appScript(s *script, c *command) {
@@ -45,7 +48,7 @@ func appScript(s *script, c *command) {
 		fd := syncFD + 1 // the lowest that is free
 		value := strconv.Itoa(*c.oom)
 		s.add("open OOM score", mustWork, unix.SYS_OPENAT, uintptr(1<<64-100), "/proc/self/oom_score_adj", unix.O_WRONLY, 0)
-		s.add("set OOM score", mustWork, unix.SYS_WRITE, fd, value, len(value))
+		s.add(setOOMScore, mustWork, unix.SYS_WRITE, fd, value, len(value))
 		s.add("close OOM score", mustWork, unix.SYS_CLOSE, fd)
 	}
 	c.lone.makeScript(s)
@@ -144,8 +147,8 @@ func checkWorkdir(dir string) error {
 }
 
 // rootScript finishes the root: what must be done inside the new pid namespace.
-// rules are Landlock's for an app that is process 1 itself, or -1.
-func rootScript(s *script, rootfd, rules int, r *rights.Rights, limits []rlimit, readOnly bool) {
+// rules are Landlock's for an app that is process 1 itself, or -1; control: it is in a control group of its own.
+func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, limits []rlimit, readOnly bool) {
 	s.add("enter root", mustWork, unix.SYS_FCHDIR, rootfd)
 	// While the old /proc is in sight: a user namespace may not mount one that shows more, mount_namespaces(7).
 	s.add("mount /proc", mustWork, unix.SYS_MOUNT, "proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
@@ -153,6 +156,9 @@ func rootScript(s *script, rootfd, rules int, r *rights.Rights, limits []rlimit,
 	s.add("detach the host's root", mustWork, unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
 	s.add("enter new root", mustWork, unix.SYS_CHDIR, "/")
 	boundProcesses(s, limits) // while /proc/sys is writable
+	if control {
+		controlScript(s)
+	}
 	for _, p := range r.ReadOnly {
 		if _, err := os.Lstat(p); err != nil {
 			continue
@@ -178,9 +184,21 @@ func rootScript(s *script, rootfd, rules int, r *rights.Rights, limits []rlimit,
 	}
 }
 
+// controlScript shows a sandbox's own control group in place of the keeper's, which the builder has mounted: only from
+// within is it the root of what is seen, cgroup_namespaces(7).
+func controlScript(s *script) {
+	flags := unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if wall.Up("read-only sysfs") {
+		flags |= unix.MS_RDONLY
+	}
+	s.add("hide the keeper's control group", mayFail, unix.SYS_UMOUNT2, "/sys/fs/cgroup", unix.MNT_DETACH)
+	s.add("mount control group", mayFail, unix.SYS_MOUNT, "cgroup2", "/sys/fs/cgroup", "cgroup2", flags, 0)
+}
+
 // born is what a child of the sandbox's thread is to become.
 type born struct {
 	flags  uintptr       // for clone(2)
+	procs  *os.File      // of the control group to enter, cgroup.Group.Procs; nil: the keeper's
 	stdio  *[3]*os.File  // nil for init, which has none
 	root   func(*script) // comes first, while the keeper's descriptors are still open; nil: nothing
 	app    func(*script) // comes last and executes; nil for init
@@ -225,6 +243,15 @@ func birth(b born) (pid int, h *handle, err error) {
 	s.add("wait for the keeper", oneByte, unix.SYS_READ, start[0], new([1]byte), 1)
 	// Until it executes, it is a copy of the keeper, whose memory is nobody's business in the sandbox.
 	s.add("guard memory", mustWork, unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, dumpable())
+	if b.procs != nil {
+		fd, err := unix.FcntlInt(b.procs.Fd(), unix.F_DUPFD_CLOEXEC, 10)
+		if err != nil {
+			return 0, nil, fmt.Errorf("duplicate control group: %w", err)
+		}
+		defer unix.Close(fd)
+		s.add("enter control group", mustWork, unix.SYS_WRITE, fd, "0", 1)
+		s.add("make cgroup namespace", mustWork, unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+	}
 	if b.root != nil {
 		b.root(&s)
 	}
@@ -296,7 +323,7 @@ func startError(c call, errno unix.Errno, name string) error {
 	if c.nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM {
 		return &Error{Message: "a ulimit is above what this login may have", Hint: "see the hard limits: ulimit -aH", Exit: ExitWhisk}
 	}
-	if c.nr == unix.SYS_WRITE && errno == unix.EACCES {
+	if c.nr == unix.SYS_WRITE && errno == unix.EACCES && c.what == setOOMScore {
 		return &Error{Message: "an OOM score below this login's own needs root", Hint: "see it: cat /proc/self/oom_score_adj", Exit: ExitWhisk}
 	}
 	if c.nr == unix.SYS_LANDLOCK_RESTRICT_SELF {

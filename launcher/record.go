@@ -114,7 +114,7 @@ func (r *Record) settle() bool {
 		r.State, r.ExitCode, r.Error = Exited, 128+int(unix.SIGKILL), "its keeper was killed"
 		r.FinishedAt = time.Now().UTC()
 	}
-	r.PID, r.IPv4, r.IPv6, r.Ports, r.Ready = 0, "", "", nil, false
+	r.PID, r.IPv4, r.IPv6, r.Ports, r.Ready, r.ControlGroup = 0, "", "", nil, false, ""
 	return !r.Remove
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/internal/wall"
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 // builder makes the root file system of one sandbox. All its methods run on the sandbox's own thread, in the
@@ -87,9 +88,19 @@ func (b *builder) overlay() error {
 		return &Error{Message: fmt.Sprintf("image %q has too many layers (%d) for one overlay mount", b.base.Name, len(b.base.Layers)), Exit: ExitWhisk}
 	}
 	if err := unix.Mount("overlay", merged, "overlay", unix.MS_NODEV, data); err != nil {
-		return fmt.Errorf("mount overlay: %w", err)
+		return overlayError(upper, err)
 	}
 	return b.openRoot(merged)
+}
+
+// overlayError names the file system that refused.
+func overlayError(upper string, err error) error {
+	var st unix.Statfs_t
+	if e := unix.Statfs(upper, &st); e != nil {
+		return fmt.Errorf("mount overlay: %w", errors.Join(err, e))
+	}
+	kind, _ := mend.FileSystem(int64(st.Type))
+	return &Error{Message: fmt.Sprintf("%s: %v", mend.NoOverlay(upper, kind), err), Hint: "set XDG_DATA_HOME to a folder on ext4, xfs, btrfs or tmpfs; what to type: whisk doctor", Exit: ExitWhisk}
 }
 
 func (b *builder) openRoot(dir string) error {

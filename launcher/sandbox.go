@@ -31,6 +31,8 @@ type Sandbox struct {
 	ids  *idCalls // in a sandbox with one id; else nil
 	lone *os.File // a pidfd of the app, whose user namespace later commands join; nil: it is the keeper's
 
+	procs *os.File // of its control group; nil: the keeper's
+
 	fence rights.Fence
 
 	pid    int     // of process 1
@@ -234,6 +236,10 @@ func (s *Sandbox) Terminal(owner int) (master, slave *os.File, err error) {
 	return master, slave, nil
 }
 
+// Control has the sandbox's processes enter a control group; procs is its file (cgroup.Group.Procs), the sandbox's own
+// from now on. To be called before Start, at most once; without, they stay in the keeper's.
+func (s *Sandbox) Control(procs *os.File) { s.procs = procs }
+
 // Stdio are the standard streams of a command. With a terminal all three are its slave end.
 type Stdio [3]*os.File
 
@@ -302,8 +308,11 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		defer unix.Close(rootfd)
 		one := born{
 			flags: unix.CLONE_NEWPID,
-			root:  func(p *script) { rootScript(p, rootfd, own, s.rights, s.plan.rlimits, s.spec.App.ReadOnly) },
-			name:  c.argv[0],
+			procs: s.procs,
+			root: func(p *script) {
+				rootScript(p, rootfd, own, s.procs != nil, s.rights, s.plan.rlimits, s.spec.App.ReadOnly)
+			},
+			name: c.argv[0],
 		}
 		app := func(p *script) { appScript(p, c) }
 		if c.first {
@@ -344,7 +353,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		if c.first {
 			return nil
 		}
-		second := born{stdio: (*[3]*os.File)(&stdio), app: app, name: c.argv[0], orphan: true}
+		second := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), app: app, name: c.argv[0], orphan: true}
 		if one.appPID == 2 {
 			second.tid = 3
 		}
@@ -444,7 +453,7 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 			return err
 		}
 		c := &command{argv: spec.Argv, env: env, workdir: workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, lone: s.loneFor(who), tty: spec.TTY, oom: s.spec.OOMScore}
-		child := born{stdio: (*[3]*os.File)(&stdio), root: c.lone.joinScript, app: func(p *script) { appScript(p, c) }, name: c.argv[0], orphan: s.plan.init}
+		child := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), root: c.lone.joinScript, app: func(p *script) { appScript(p, c) }, name: c.argv[0], orphan: s.plan.init}
 		if !child.orphan {
 			// The app is process 1 and need not know how to reap.
 			pid, h, err := birth(child)
@@ -488,6 +497,9 @@ func (s *Sandbox) Close() {
 		}
 		s.ns.Close()
 		s.ids.close()
+		if s.procs != nil {
+			s.procs.Close()
+		}
 		if s.lone != nil {
 			s.lone.Close()
 		}

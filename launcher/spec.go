@@ -85,6 +85,8 @@ type Record struct {
 	Workdir string   `json:"workdir,omitempty"`
 	// Walls are those that stand round the app, in the words of docs/security.md.
 	Walls []string `json:"walls,omitempty"`
+	// ControlGroup is the sandbox's own, below /sys/fs/cgroup, while it runs; empty: it has none.
+	ControlGroup string `json:"control_group,omitempty"`
 	// StopSignal is the signal's number after the image's default.
 	StopSignal int `json:"stop_signal,omitempty"`
 }

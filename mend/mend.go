@@ -2,6 +2,7 @@ package mend
 
 import (
 	"fmt"
+	"path"
 	"strings"
 )
 
@@ -73,9 +74,9 @@ func SubIDLine(user string, first, count uint64) string {
 }
 
 // SetUID gives a helper its power back.
-func (d Distro) SetUID(path string) string { return d.Root("chmod u+s " + Quote(path)) }
+func (d Distro) SetUID(file string) string { return d.Root("chmod u+s " + Quote(file)) }
 
-// SUIDMount takes nosuid from the file system that holds path.
+// SUIDMount takes nosuid from a mounted file system.
 func (d Distro) SUIDMount(mountpoint string) string {
 	return d.Root("mount -o remount,suid " + Quote(mountpoint))
 }
@@ -85,10 +86,30 @@ func (d Distro) Modules(names ...string) string {
 	return d.Root("modprobe -a " + strings.Join(names, " "))
 }
 
+// FastModules are what TCP needs that the kernel carries.
+func FastModules() []string { return []string{"nf_tables", "nft_tproxy", "nft_socket"} }
+
+// ApartModules are what keeps sandboxes of one network apart.
+func ApartModules() []string { return []string{"nf_tables", "nft_ct", "nft_reject_inet"} }
+
 // Profile installs the AppArmor profile that whisk prints for itself.
 func (d Distro) Profile(whisk string) string {
 	file := ProfileFile(whisk)
 	return Quote(whisk) + " doctor --apparmor-profile | " + d.Root("tee "+Quote(file)) + " >/dev/null && " + d.Root("apparmor_parser -r "+Quote(file))
+}
+
+// LiftProfile switches a profile of AppArmor's off, now and after the next boot, by its file (aa-disable(8)).
+func (d Distro) LiftProfile(file string) string {
+	lines := LiftAsRoot(file)
+	for i := range lines {
+		lines[i] = d.Root(lines[i])
+	}
+	return strings.Join(lines, " && ")
+}
+
+// LiftAsRoot is LiftProfile for a shell that is root's.
+func LiftAsRoot(file string) []string {
+	return []string{"mkdir -p /etc/apparmor.d/disable", "ln -sf " + Quote(file) + " /etc/apparmor.d/disable/", "apparmor_parser -R " + Quote(file)}
 }
 
 // ProfileFile is where the profile of a program belongs: AppArmor's files are named by the path with dots for slashes.
@@ -132,8 +153,10 @@ include <tunables/global>
 
 %s"%s" flags=(unconfined) {
   userns,
+
+  include if exists <local/%s>
 }
-`, name, pattern.String())
+`, name, pattern.String(), path.Base(ProfileFile(whisk)))
 }
 
 // Quote makes one word of text for sh(1), untouched where it is one already.

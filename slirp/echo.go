@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 const (
@@ -99,7 +101,7 @@ func (e *echoFlows) refuse(p packet, err error) {
 	if why == prohibited {
 		e.forbids.Do(func() {
 			e.gate.log.Warn("ping does not leave this network: the host's net.ipv4.ping_group_range leaves you out",
-				"hint", "sudo sysctl net.ipv4.ping_group_range='0 2147483647'")
+				"hint", mend.Here().Sysctl("net.ipv4.ping_group_range", mend.EveryGroup))
 		})
 	}
 	e.gate.answer(unreachablePacket(p, why))

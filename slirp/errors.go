@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 // Reasons for a PortError, to be found with errors.Is.
@@ -34,7 +37,7 @@ func (e *PortError) Unwrap() error { return e.Err }
 func (e *PortError) Hint() string {
 	switch {
 	case errors.Is(e.Err, ErrPortPrivileged):
-		return fmt.Sprintf("publish %d:%d, or run: sudo sysctl net.ipv4.ip_unprivileged_port_start=%d", unprivileged(e.Addr.Port()), e.App, e.Addr.Port())
+		return fmt.Sprintf("publish %d:%d, or run: %s", unprivileged(e.Addr.Port()), e.App, mend.Here().Sysctl("net.ipv4.ip_unprivileged_port_start", strconv.Itoa(int(e.Addr.Port()))))
 	case errors.Is(e.Err, ErrPortInUse):
 		return fmt.Sprintf("find out who has it with: ss -ln 'sport = :%d'; or publish another port, or 0 for any free one", e.Addr.Port())
 	case errors.Is(e.Err, ErrNotLocal):

@@ -13,6 +13,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 // IsolationError says why the kernel cannot keep the sandboxes of a network from each other.
@@ -27,7 +29,7 @@ func (e *IsolationError) Unwrap() error { return e.Err }
 
 // Hint is what the user can do about it.
 func (e *IsolationError) Hint() string {
-	return "sudo modprobe -a nf_tables nft_ct nft_reject_inet; or leave isolate and networks out"
+	return mend.Here().Modules(mend.ApartModules()...) + "; or leave isolate and networks out"
 }
 
 // defaultGroup is the group of sandboxes that name none.

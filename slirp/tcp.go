@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 const (
@@ -84,7 +86,7 @@ func (t *tcpFlows) choose() {
 	}
 	if err := t.transparent.start(); err != nil {
 		t.gate.log.Warn("TCP goes through user mode, which is slower: this kernel cannot carry it", "err", err,
-			"hint", "load the modules nf_tables, nft_tproxy and nft_socket")
+			"hint", mend.Here().Modules(mend.FastModules()...))
 		return
 	}
 	k := &kernelTCP{flows: t}

@@ -22,7 +22,7 @@ const (
 	maxID = 1<<32 - 1
 )
 
-const oneIDCost = "sandboxes have one id only, so apps that start as root and change to another user may not work, and files keep no other owners"
+const oneIDCost = "sandboxes have one id only, so files keep no owners, and users inside are not kept apart"
 
 // entry is a line of subuid(5) or subgid(5).
 type entry struct {
@@ -70,7 +70,7 @@ func plan(g grants) (Map, error) {
 		Helper
 	}{{"newuidmap", g.uidHelper}, {"newgidmap", g.gidHelper}} {
 		if h.Path == "" {
-			return m.single(HelperMissing(h.name, g.distro)), nil
+			return m.single(HelperMissing(h.name+" is", g.distro)), nil
 		}
 	}
 	for _, s := range []struct {
@@ -96,9 +96,9 @@ func (m Map) single(why *Missing) Map {
 	return m
 }
 
-// HelperMissing is what a machine without newuidmap or newgidmap lacks.
-func HelperMissing(name string, d mend.Distro) *Missing {
-	return &Missing{CauseHelperMissing, name + " is not installed", oneIDCost, d.Install(mend.IDHelpers)}
+// HelperMissing is what a machine without newuidmap or newgidmap lacks; which is "newuidmap is", or both of them "are".
+func HelperMissing(which string, d mend.Distro) *Missing {
+	return &Missing{CauseHelperMissing, which + " not installed", oneIDCost, d.Install(mend.IDHelpers)}
 }
 
 // Power checks that a helper can do more than whisk itself; nil if it can.

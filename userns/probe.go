@@ -64,6 +64,7 @@ type Facts struct {
 	Restricted  string `json:"restricted,omitempty"`   // kernel.apparmor_restrict_unprivileged_userns
 
 	Profile      string `json:"profile,omitempty"`       // AppArmor profile of this process: "docker-default (enforce)"
+	ProfileFile  string `json:"profile_file,omitempty"`  // where it is written, if it is one of this machine's
 	Filtered     bool   `json:"filtered,omitempty"`      // under a seccomp filter
 	Chrooted     bool   `json:"chrooted,omitempty"`      // the root directory is not the root of a mount
 	KernelHas    bool   `json:"kernel_has,omitempty"`    // /proc/self/ns/user is there, or no /proc is to look at
@@ -90,8 +91,8 @@ func (f Facts) Explain(d mend.Distro) *Error {
 func gatherFacts(at Step, err error) *Facts {
 	f := Facts{Step: at, Root: os.Geteuid() == 0, err: err}
 	errors.As(err, &f.Errno)
-	f.Sysctls(os.DirFS("/"))
 	f.Profile = profile()
+	f.Read(os.DirFS("/"))
 	f.Exe, _ = os.Readlink("/proc/self/exe")
 	mode, e := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
 	f.Filtered = e == nil && mode == 2
@@ -109,8 +110,9 @@ func gatherFacts(at Step, err error) *Facts {
 	return &f
 }
 
-// Sysctls reads those that decide, from a machine's files.
-func (f *Facts) Sysctls(root fs.FS) {
+// Read takes from a machine's files what decides: sysctls, and where the profile of this process is written.
+func (f *Facts) Read(root fs.FS) {
+	f.ProfileFile = profileFile(root, f.confinedBy())
 	f.CloneSwitch = sysctl(root, "kernel/unprivileged_userns_clone")
 	f.MaxUserNS = sysctl(root, "user/max_user_namespaces")
 	f.Restricted = sysctl(root, "kernel/apparmor_restrict_unprivileged_userns")
@@ -122,6 +124,47 @@ func sysctl(root fs.FS, name string) string {
 		return ""
 	}
 	return strings.TrimSpace(string(text))
+}
+
+// confinedBy is the name of an AppArmor profile that is enforced on this process, or empty. Inside of a user namespace
+// that AppArmor restricts, a process has one that no file need have.
+func (f *Facts) confinedBy() string {
+	name, ok := strings.CutSuffix(f.Profile, " (enforce)")
+	if !ok || name == "unprivileged_userns" {
+		return ""
+	}
+	return name
+}
+
+// profileFile is the file in /etc/apparmor.d that a profile is written in, by its name: apparmor.d(5) has one begin
+// with "profile NAME", or with the path that it is for and that is its name then.
+func profileFile(root fs.FS, name string) string {
+	if name == "" {
+		return ""
+	}
+	const dir = "etc/apparmor.d"
+	files, err := fs.ReadDir(root, dir)
+	if err != nil {
+		return ""
+	}
+	for _, file := range files {
+		text, err := fs.ReadFile(root, dir+"/"+file.Name())
+		if err != nil {
+			continue // a folder, or root's alone
+		}
+		for line := range strings.Lines(string(text)) {
+			words := strings.Fields(line)
+			if len(words) > 1 && words[0] == "profile" {
+				words = words[1:]
+			} else if !strings.HasPrefix(strings.TrimLeft(line, `"`), "/") {
+				continue
+			}
+			if len(words) > 1 && strings.Trim(words[0], `"`) == name && strings.HasSuffix(strings.TrimSpace(line), "{") {
+				return "/" + dir + "/" + file.Name()
+			}
+		}
+	}
+	return ""
 }
 
 func profile() string {
@@ -137,7 +180,7 @@ func profile() string {
 // may or may not have been asked.
 func classify(f Facts, d mend.Distro) *Error {
 	denied := f.Errno == syscall.EPERM || f.Errno == syscall.EACCES
-	confined := strings.HasSuffix(f.Profile, "(enforce)")
+	confined := f.confinedBy()
 	switch {
 	case f.Step == StepClone && (!f.KernelHas || f.Errno == syscall.EINVAL || f.Errno == syscall.ENOSYS):
 		return &Error{Cause: CauseNoKernel, Message: "this kernel has no user namespaces (CONFIG_USER_NS)"}
@@ -147,14 +190,16 @@ func classify(f Facts, d mend.Distro) *Error {
 		return &Error{Cause: CauseMaxZero, Message: "user namespaces are off: user.max_user_namespaces is 0", Remedy: d.Sysctl("user.max_user_namespaces", "28633")}
 	case f.Step == StepClone && (f.Errno == syscall.ENOSPC || f.Errno == syscall.EUSERS):
 		return &Error{Cause: CauseExhausted, Message: fmt.Sprintf("no more namespaces fit: user.max_user_namespaces is %s, and namespaces nest 32 deep at most", f.MaxUserNS), Remedy: d.Sysctl("user.max_user_namespaces", "28633") + " (and the other user.max_*_namespaces)"}
+	case denied && f.ProfileFile != "":
+		return &Error{Cause: CauseAppArmor, Message: fmt.Sprintf("the AppArmor profile %s (%s) of this process withholds the rights of user namespaces", confined, f.ProfileFile), Remedy: d.LiftProfile(f.ProfileFile)}
 	case denied && f.Restricted == "1" && !f.Root:
 		return &Error{Cause: CauseAppArmor, Message: "AppArmor withholds the rights of user namespaces: kernel.apparmor_restrict_unprivileged_userns is 1", Remedy: d.Profile(f.Exe)}
 	case f.Step == StepClone && denied && f.Filtered:
 		return &Error{Cause: CauseSeccomp, Message: "a seccomp filter refuses user namespaces, as container engines set one", Remedy: "start the outer container with --security-opt seccomp=unconfined"}
 	case f.Step == StepClone && denied && f.Chrooted:
 		return &Error{Cause: CauseChroot, Message: "user namespaces cannot be made from within a chroot", Remedy: "enter with a mount namespace: sudo unshare --mount --root=DIR, or systemd-nspawn -D DIR"}
-	case denied && confined:
-		return &Error{Cause: CauseAppArmor, Message: fmt.Sprintf("the AppArmor profile %s of this process withholds the rights of user namespaces", strings.TrimSuffix(f.Profile, " (enforce)")), Remedy: "start the outer container with --security-opt apparmor=unconfined"}
+	case denied && confined != "":
+		return &Error{Cause: CauseAppArmor, Message: fmt.Sprintf("the AppArmor profile %s of this process withholds the rights of user namespaces", confined), Remedy: "start the outer container with --security-opt apparmor=unconfined"}
 	case denied && f.Filtered:
 		return &Error{Cause: CauseSeccomp, Message: "a seccomp filter withholds the rights of user namespaces, as container engines set one", Remedy: "start the outer container with --security-opt seccomp=unconfined"}
 	case f.Step == StepClone && denied && f.UnmappedSelf:

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/fstest"
 
 	"github.com/whisk-sandbox/whisk/mend"
 )
@@ -33,6 +34,28 @@ func TestClassify(t *testing.T) {
 		got := classify(c.Facts, mend.Distro{})
 		if got.Cause != c.cause || !strings.Contains(got.Error()+"\n"+got.Hint(), c.says) {
 			t.Errorf("%s: classify = %s: %v (hint: %s)\nwant %s: %q", name, got.Cause, got, got.Hint(), c.cause, c.says)
+		}
+	}
+}
+
+func TestFileOfAProfile(t *testing.T) {
+	files := fstest.MapFS{
+		"etc/apparmor.d/abstractions/base": {Data: []byte("profile denied {\n")},
+		"etc/apparmor.d/local-denied":      {Data: []byte("abi <abi/4.0>,\nprofile denied /opt/whisk {\n  allow all,\n}\n")},
+		"etc/apparmor.d/opt.whisk":         {Data: []byte("# /opt/a b/whisk {\n\"/opt/whisk2\" flags=(complain) {\n}\n")},
+	}
+	for profile, want := range map[string]string{
+		"denied (enforce)":              "/etc/apparmor.d/local-denied",
+		"/opt/whisk2 (enforce)":         "/etc/apparmor.d/opt.whisk",
+		"denied (complain)":             "",
+		"docker-default (enforce)":      "",
+		"unprivileged_userns (enforce)": "",
+		"unconfined":                    "",
+		"":                              "",
+	} {
+		f := Facts{Profile: profile}
+		if f.Read(files); f.ProfileFile != want {
+			t.Errorf("file of %q: %q, want %q", profile, f.ProfileFile, want)
 		}
 	}
 }

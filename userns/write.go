@@ -54,7 +54,7 @@ func writeFile(path, text string) error {
 func runHelper(ctx context.Context, name string, capability uint, pid int, ranges []Range) error {
 	h := look(name, capability)
 	if h.Path == "" {
-		m := HelperMissing(name, mend.Here())
+		m := HelperMissing(name+" is", mend.Here())
 		return &Error{Cause: m.Cause, Message: m.What, Remedy: m.Remedy}
 	}
 	argv := []string{name, strconv.Itoa(pid)}

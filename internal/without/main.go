@@ -29,7 +29,7 @@ func main() {
 // calls that tests take away.
 func calls() map[string]uint32 {
 	return map[string]uint32{
-		"seccomp": unix.SYS_SECCOMP, "clone": unix.SYS_CLONE, "unshare": unix.SYS_UNSHARE, "keyctl": unix.SYS_KEYCTL,
+		"seccomp": unix.SYS_SECCOMP, "clone": unix.SYS_CLONE, "clone3": unix.SYS_CLONE3, "unshare": unix.SYS_UNSHARE, "keyctl": unix.SYS_KEYCTL,
 		"landlock_create_ruleset": unix.SYS_LANDLOCK_CREATE_RULESET, "landlock_restrict_self": unix.SYS_LANDLOCK_RESTRICT_SELF,
 		"close_range": unix.SYS_CLOSE_RANGE, "pivot_root": unix.SYS_PIVOT_ROOT, "prctl": unix.SYS_PRCTL, "capset": unix.SYS_CAPSET,
 		"socket": unix.SYS_SOCKET, "openat2": unix.SYS_OPENAT2, "ptrace": unix.SYS_PTRACE,

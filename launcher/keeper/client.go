@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/launcher/cgroup"
 )
 
 // ErrNoKeeper says that no keeper holds the network.
@@ -266,6 +267,11 @@ func (c *Client) SignalExec(ctx context.Context, id, exec string, signal int) er
 // StartSandbox starts a sandbox that has ended, detached.
 func (c *Client) StartSandbox(ctx context.Context, id string, each func(Event)) error {
 	return c.do(ctx, "/v1/start?id="+id, nil, nil, each)
+}
+
+// Update sets the limits of a running sandbox anew.
+func (c *Client) Update(ctx context.Context, id string, l cgroup.Limits) error {
+	return c.do(ctx, "/v1/update?id="+id, l, nil, nil)
 }
 
 // Up makes and starts the sandboxes of a project; see UpRequest.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/launcher/cgroup"
 	"github.com/whisk-sandbox/whisk/slirp"
 )
 
@@ -30,6 +31,7 @@ type managed struct {
 	mu       sync.Mutex
 	rec      launcher.Record
 	sb       *launcher.Sandbox
+	group    *cgroup.Group // nil: it has none of its own
 	ep       *slirp.Endpoint
 	ports    []*port
 	log      *launcher.Log
@@ -175,6 +177,7 @@ func (m *managed) launch(ctx context.Context, f *front) (err error) {
 		wish, _ := netip.ParseAddr(m.rec.IPv4) // a restart keeps its address
 		a = m.s.goAhead(&m.rec.Spec, wish)
 	}
+	group := m.s.control(ctx, &m.rec.Spec, f == nil)
 	ns := <-a.namespaces
 	if ns.err != nil {
 		return ns.err
@@ -187,6 +190,7 @@ func (m *managed) launch(ctx context.Context, f *front) (err error) {
 		if err != nil {
 			m.unplug(false)
 			sb.Close()
+			m.leaveGroup()
 			m.mu.Lock()
 			m.rec.Volumes = sb.Volumes()
 			m.mu.Unlock()
@@ -211,6 +215,10 @@ func (m *managed) launch(ctx context.Context, f *front) (err error) {
 		return err
 	}
 	defer closeAll(stdio.own)
+	if err := m.enterGroup(<-group, sb); err != nil {
+		after(false)
+		return err
+	}
 	started, err := sb.Start(stdio.Stdio)
 	if err != nil {
 		after(false)
@@ -222,6 +230,10 @@ func (m *managed) launch(ctx context.Context, f *front) (err error) {
 	r := &m.rec
 	r.State, r.StartedAt, r.FinishedAt, r.ExitCode, r.Error = launcher.Running, time.Now().UTC(), time.Time{}, 0, ""
 	r.PID, r.Argv, r.Env, r.User, r.Workdir, r.StopSignal, r.Volumes, r.Hidden, r.Walls = started.PID, started.Argv, started.Env, started.User, started.Workdir, started.Signal, started.Volumes, started.Hidden, started.Walls
+	r.ControlGroup = ""
+	if m.group != nil {
+		r.ControlGroup = m.group.Path()
+	}
 	r.Ready = r.App.Ready == nil
 	err = r.Write(m.s.doc.Dirs)
 	stopping := m.stopping
@@ -312,8 +324,17 @@ func (m *managed) lookAfter() {
 			m.finish(fault.Exit, fault.Message)
 			return
 		}
+		oom := m.oom(code)
+		m.leaveGroup()
 		if !m.restarts(code) {
-			m.finish(code, "")
+			if oom == nil {
+				m.finish(code, "")
+				return
+			}
+			m.mu.Lock()
+			m.fault = oom
+			m.mu.Unlock()
+			m.finish(code, oom.Message)
 			return
 		}
 		m.unplug(false)
@@ -393,7 +414,7 @@ func (m *managed) finish(code int, fault string) {
 	m.mu.Lock()
 	r := &m.rec
 	r.State, r.ExitCode, r.FinishedAt, r.Error = launcher.Exited, code, time.Now().UTC(), fault
-	r.PID, r.IPv4, r.IPv6, r.Ports, r.Ready = 0, "", "", nil, false
+	r.PID, r.IPv4, r.IPv6, r.Ports, r.Ready, r.ControlGroup = 0, "", "", nil, false, ""
 	if r.Remove {
 		_ = r.Forget(m.s.doc.Dirs)
 	} else {
@@ -426,6 +447,7 @@ func (m *managed) drop() {
 	if sb != nil {
 		sb.Close()
 	}
+	m.leaveGroup()
 	if remove {
 		_ = m.forget()
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/internal/wall"
 	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/launcher/cgroup"
 	"github.com/whisk-sandbox/whisk/userns"
 )
 
@@ -35,6 +36,9 @@ type stage struct {
 	Single  bool          `json:"single"`           // a one-id map
 	MaxID   int           `json:"max_id"`           // the highest id that is mapped
 	Env     []string      `json:"env"`              // what the libraries read: HOME, PATH, TMPDIR
+	// UID is the user's, as the host has it, and Machine what this user may do with control groups.
+	UID     int            `json:"uid"`
+	Machine cgroup.Machine `json:"machine"`
 }
 
 // Open connects to the keeper of a network, or starts one with this id map. The client starts another if that
@@ -101,7 +105,8 @@ func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map
 	if len(egress) > maxStageEgress {
 		egress = "" // it comes with the request
 	}
-	doc := stage{Version: stageVersion, Dirs: dirs, Network: network, Egress: egress, Single: m.Single, Env: passOn()}
+	doc := stage{Version: stageVersion, Dirs: dirs, Network: network, Egress: egress, Single: m.Single, Env: passOn(), UID: os.Getuid()}
+	doc.Machine = cgroup.Probe(doc.UID, os.Getenv("XDG_RUNTIME_DIR"))
 	for _, r := range m.UIDs {
 		doc.MaxID = max(doc.MaxID, int(r.Inside+r.Size-1))
 	}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/launcher/cgroup"
 	"github.com/whisk-sandbox/whisk/slirp"
 )
 
@@ -45,6 +46,9 @@ type server struct {
 	// settings are those of a network that was created; they are there with net.
 	settings launcher.Network
 	warnings warnings
+
+	scoping sync.Mutex
+	scope   *cgroup.Scope // once a sandbox has wanted a control group
 
 	settled sync.Once
 
@@ -71,6 +75,7 @@ func (s *server) serve(l *listener) error {
 		"/v1/down":          s.handleDown,
 		"/v1/network":       s.handleNetwork,
 		"/v1/ports":         s.handlePorts,
+		"/v1/update":        s.handleUpdate,
 	} {
 		mux.HandleFunc("POST "+path, s.handler(h))
 	}

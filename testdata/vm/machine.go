@@ -25,8 +25,8 @@ import (
 )
 
 const (
-	// bootTime bounds a boot, in software, on a machine with other work: some 50 s on a quiet one.
-	bootTime = 6 * time.Minute
+	// bootTime bounds a boot, in software, on a machine with other work: some 30 s on a quiet one.
+	bootTime = 10 * time.Minute
 	// tailLines is how much of the guest's console a failure shows.
 	tailLines = 40
 )

@@ -16,7 +16,103 @@ type variant struct {
 }
 
 func variants() []variant {
-	return []variant{plain()}
+	return []variant{
+		plain(),
+		broken("no-sub-ids", "no-range", `sed -i /^dev:/d /etc/subuid /etc/subgid`),
+		broken("no-newuidmap", "helper-missing", `dpkg --purge uidmap`),
+		broken("clone-off", "clone-off", `sysctl -w kernel.unprivileged_userns_clone=0`),
+		broken("apparmor", "apparmor", denyProfile),
+		broken("no-nf-tables", "nf-tables", `
+			for m in nf_tables nft_tproxy nft_socket; do echo "install $m /bin/false"; done >/etc/modprobe.d/none.conf
+			! lsmod | grep -q ^nf_tables`),
+		whole("no-tun", `rm -f /dev/net/tun; ! [ -e /dev/net/tun ]`),
+		small(),
+		whole("read-only-root", `
+			for d in /home /var /tmp; do
+				mkdir -p /run/kept$d && cp -a $d/. /run/kept$d && mount -t tmpfs tmpfs $d && cp -a /run/kept$d/. $d
+			done
+			rm -rf /run/kept; sync; echo u >/proc/sysrq-trigger
+			for i in $(seq 50); do grep -q '^/dev/vda / ext4 ro' /proc/mounts && exit; sleep 0.2; done; exit 1`),
+		broken("nfs-home", "file-system", `
+			mkdir -p /srv/home && cp -a /home/. /srv/home/
+			echo '/srv/home *(rw,no_root_squash,no_subtree_check,fsid=1)' >/etc/exports
+			systemctl start nfs-server && mount -t nfs -o vers=4.2 127.0.0.1:/srv/home /home && grep ' /home nfs4 ' /proc/mounts`),
+		moving(),
+	}
+}
+
+// denyProfile confines whisk's own file, as a distribution or an administrator may, to everything but user namespaces.
+const denyProfile = `
+	cat >/etc/apparmor.d/local-denied <<-'END'
+	abi <abi/4.0>,
+	profile denied /mnt/test/bin/whisk {
+	  allow all,
+	  deny userns,
+	}
+	END
+	apparmor_parser -r /etc/apparmor.d/local-denied`
+
+// demoRuns is the last word on any machine.
+func demoRuns() step {
+	return step{name: "demo", script: `
+		cd && url=$(whisk demo -d) || exit 1
+		curl -fsS "$url" | grep -o '<title>.*</title>'; whisk demo --stop`, want: "whisk demo"}
+}
+
+// broken lacks something that doctor is to name first, by this cause, in the words of its golden file. After root has
+// run what doctor --fix prints, the demo must run.
+func broken(name, cause, breaking string) variant {
+	return variant{name: name, steps: []step{
+		{name: "breaking it", as: "root", script: breaking},
+		{name: "doctor", script: findings, golden: name, want: `"cause": "` + cause + `"`},
+		{name: "doctor --fix", script: "whisk doctor --fix >/tmp/mend.sh; cat /tmp/mend.sh"},
+		{name: "mending it as root", as: "root", script: "sh -x /tmp/mend.sh"},
+		demoRuns(),
+	}}
+}
+
+// whole lacks something that whisk does without.
+func whole(name, breaking string) variant {
+	return variant{name: name, steps: []step{
+		{name: "breaking it", as: "root", script: breaking},
+		{name: "doctor", script: findings, golden: name},
+		demoRuns(),
+	}}
+}
+
+// findings prints what doctor says, but for what is well, and the cause that it names first.
+const findings = `
+	whisk doctor | grep -v '^ok '
+	whisk doctor --json | grep -m1 '"cause"' || :`
+
+// small has as little memory as a cheap server.
+func small() variant {
+	return variant{name: "1-gb", memory: 1024, steps: []step{
+		{name: "load the fixtures", script: "whisk load -i /mnt/test/images", limit: 10 * time.Minute},
+		{name: "a database", script: `
+			whisk run -d --name db -e POSTGRES_PASSWORD=x postgres || exit 1
+			for i in $(seq 100); do whisk exec db psql -h 127.0.0.1 -U postgres -tAc 'select 6*7' && break; sleep 1; done
+			whisk stop db`, want: "42", limit: 5 * time.Minute},
+		demoRuns(),
+	}}
+}
+
+// moving is carried from one network to another: the outer interface goes down and comes up with a new address.
+func moving() variant {
+	const surf = `whisk exec surf wget -T 20 -qO- http://web.example/`
+	return variant{name: "new-address", steps: []step{
+		{name: "the local network", as: "root", script: `
+			ip netns add lan && ip link add wan0 type veth peer name eth9 netns lan
+			ip -n lan addr add 198.51.100.2/24 dev eth9 && ip -n lan link set eth9 up && ip -n lan link set lo up
+			ip addr add 198.51.100.1/24 dev wan0 && ip link set wan0 up && echo nameserver 198.51.100.2 >/etc/resolv.conf
+			systemd-run --quiet --unit=lan ip netns exec lan /mnt/test/agent lan 198.51.100.2`},
+		{name: "a sandbox reaches it by name", script: `
+			whisk load -i /mnt/test/images && whisk run -d --name surf busybox sleep 10000 && ` + surf, want: "hello from the local network", limit: 10 * time.Minute},
+		{name: "suspend", as: "root", script: "ip link set wan0 down; ip addr del 198.51.100.1/24 dev wan0; sleep 3"},
+		{name: "unreachable meanwhile", script: "! " + surf, limit: 3 * time.Minute},
+		{name: "resume with a new address", as: "root", script: "ip addr add 198.51.100.77/24 dev wan0; ip link set wan0 up"},
+		{name: "the same sandbox reaches it again", script: surf, want: "hello from the local network"},
+	}}
 }
 
 // plain is the laptop as Debian installs it.
@@ -26,6 +122,54 @@ func plain() variant {
 		{name: "whisk version", script: "whisk version", want: "0.0.0-vm"},
 		{name: "load the fixtures", script: "whisk load -i /mnt/test/images && whisk images", want: "postgres", limit: 10 * time.Minute},
 		{name: "run busybox", script: "whisk run --rm busybox sh -c 'id -u; hostname -i; echo it runs'", want: "it runs"},
-		{name: "demo", script: "url=$(whisk demo -d) && curl -fsS \"$url\" && whisk demo --stop", want: "<html"},
+		demoRuns(),
+		{name: "memory limit ends a hog, not its neighbour", script: `
+			whisk run -d --name neighbour --network lan busybox sleep 1000
+			whisk run --name hog --network lan -m 64m busybox tail /dev/zero
+			code=$?
+			[ $code = 137 ] || { echo "exit code $code"; exit 1; }
+			[ "$(whisk exec neighbour echo lives)" = lives ] || exit 1
+			whisk inspect hog | grep '"error"'
+			whisk rm hog; whisk stop -t 0 neighbour; whisk rm neighbour`, want: "the app was killed: out of its memory limit of 64m"},
+		{name: "processes are bounded", script: `
+			whisk run --rm --pids-limit 20 busybox sh -c 'cat /sys/fs/cgroup/pids.max; for i in $(seq 40); do sleep 5 & done; wait' 2>&1 || :`, want: "can't fork"},
+		{name: "cpu limit holds", script: `
+			whisk run -d --name spin --cpus 0.3 busybox sh -c 'while :; do :; done' || exit 1
+			sleep 2
+			whisk stats --no-stream spin
+			p=$(whisk stats --no-stream --json spin | sed -n 's/.*"cpu_percent": \([0-9]*\).*/\1/p')
+			echo "cpu $p %"; [ "$p" -le 45 ] && [ "$p" -ge 5 ] || exit 1
+			whisk update --cpus 0 --memory 100m spin || exit 1
+			p=$(whisk stats --no-stream --json spin | sed -n 's/.*"cpu_percent": \([0-9]*\).*/\1/p')
+			echo "cpu $p % without a limit"; [ "$p" -ge 50 ] || exit 1
+			whisk exec spin cat /sys/fs/cgroup/memory.max /proc/self/cgroup
+			whisk stop -t 0 spin; whisk rm spin`, want: "104857600\n0::/\n"},
+		{name: "kill -9 of the keeper leaves nothing", script: `
+			whisk run -d --name left -m 64m busybox sleep 1000 || exit 1
+			systemctl --user list-units --no-legend 'whisk-*.scope'
+			systemctl --user list-units --no-legend 'whisk-*.scope' | grep -q whisk- || exit 1
+			kill -9 $(pgrep -x whisk-keeper)
+			for i in $(seq 50); do
+				systemctl --user list-units --all --no-legend 'whisk-*.scope' | grep -q whisk- || { whisk ps -a; whisk rm left; echo gone; exit; }
+				sleep 0.2
+			done; systemctl --user list-units --all 'whisk-*.scope'; exit 1`, want: "gone"},
+		{name: "a project with data", script: `
+			mkdir -p shop && cd shop && cat >whisk.toml <<-'END'
+			[app.db]
+			image = "postgres"
+			env = { POSTGRES_PASSWORD = "secret" }
+			mounts = ["data:/var/lib/postgresql/data"]
+			ready = { tcp = 5432 }
+			memory = "512m"
+			[app.cache]
+			image = "redis"
+			[volume.data]
+			END
+			whisk up -d && whisk ps &&
+			whisk exec db psql -U postgres -c 'create table visits (n int)' -c 'insert into visits values (42)'`, want: "INSERT 0 1", limit: 5 * time.Minute},
+		{name: "up is under way", script: "cd shop && whisk down && (setsid whisk up -d >/dev/null 2>&1 &) ; sleep 2; sync", limit: 3 * time.Minute},
+		{name: "power fails", script: crash},
+		{name: "afterwards up works and the data is there", script: `
+			cd shop && whisk up -d && whisk exec db psql -U postgres -tAc 'select n from visits' && whisk down`, want: "42", limit: 5 * time.Minute},
 	}}
 }

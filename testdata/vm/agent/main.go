@@ -2,6 +2,8 @@
 //
 // Requests and replies are JSON documents, one a line, on a virtio-serial port (name: whisk). A request's script
 // is run by sh, as root in the agent's service or as dev in a login session of its own.
+//
+// As "agent lan ADDRESS" it is the local network's one server: of names, which all stand for its address, and of a page.
 package main
 
 import (
@@ -36,6 +38,10 @@ type Reply struct {
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "lan" {
+		fmt.Fprintln(os.Stderr, "agent:", serveLAN(os.Args[2]))
+		os.Exit(1)
+	}
 	if err := serve(); err != nil {
 		fmt.Fprintln(os.Stderr, "agent:", err)
 		os.Exit(1)

@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/whisk-sandbox/whisk/config"
+	"github.com/whisk-sandbox/whisk/launcher"
+)
+
+type updateCmd struct {
+	Memory    string   `short:"m" placeholder:"SIZE" help:"Limit memory: bytes, or with b, k, m or g; 0 for no limit."`
+	CPUs      string   `name:"cpus" placeholder:"NUMBER" help:"Limit processor time to so many processors; 0 for no limit."`
+	PidsLimit *int64   `placeholder:"NUMBER" help:"Limit the number of processes; -1 for no limit."`
+	File      string   `placeholder:"FILE" help:"The project's whisk.toml."`
+	Sandboxes []string `arg:"" placeholder:"SANDBOX" help:"Sandboxes that run."`
+}
+
+// Help is what kong shows below the flags.
+func (*updateCmd) Help() string {
+	return `Limits that are not named stay as they are. What is changed holds until the
+sandbox is removed, also when it is started again. The app is not restarted; one
+that uses more memory than a new limit allows may be killed.
+
+Examples:
+  whisk update --memory 512m --cpus 1.5 web
+  whisk update --pids-limit -1 web`
+}
+
+func (u *updateCmd) run(ctx context.Context, c *call) error {
+	if u.Memory == "" && u.CPUs == "" && u.PidsLimit == nil {
+		return usage("name a limit: --memory, --cpus or --pids-limit", "nothing to change")
+	}
+	var change config.App
+	var err error
+	if u.Memory != "" {
+		if change.Memory, err = config.ParseMemory(u.Memory); err != nil {
+			return flagFault("--memory", err)
+		}
+	}
+	if u.CPUs != "" {
+		if change.CPUs, err = config.ParseCPUs(u.CPUs); err != nil {
+			return flagFault("--cpus", err)
+		}
+	}
+	if u.PidsLimit != nil {
+		if *u.PidsLimit < -1 {
+			return usage("-1 means no limit", "--pids-limit: %d is below -1", *u.PidsLimit)
+		}
+		change.Pids = *u.PidsLimit
+	}
+	records, err := c.records(u.Sandboxes, u.File)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if err := u.apply(ctx, c, r, change); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apply lays the limits that were named over those of one sandbox.
+func (u *updateCmd) apply(ctx context.Context, c *call, r *launcher.Record, change config.App) error {
+	app := r.App
+	if u.Memory != "" {
+		app.Memory = change.Memory
+	}
+	if u.CPUs != "" {
+		app.CPUs = change.CPUs
+	}
+	if u.PidsLimit != nil {
+		app.Pids = change.Pids
+	}
+	client, err := c.keeperOf(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.Update(ctx, r.ID, launcher.ControlLimits(&app))
+}

@@ -1,0 +1,182 @@
+package doctor
+
+import (
+	"encoding/json"
+	"flag"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+var update = flag.Bool("update", false, "write what is found into testdata")
+
+// machine reads one that is written down: machine.json, and the files below root/.
+func machine(t *testing.T, a *txtar.Archive) *Machine {
+	t.Helper()
+	m, files := &Machine{}, fstest.MapFS{}
+	for _, f := range a.Files {
+		if name, ok := strings.CutPrefix(f.Name, "root/"); ok {
+			files[name] = &fstest.MapFile{Data: f.Data, Mode: 0o644}
+		}
+		if f.Name == "machine.json" {
+			dec := json.NewDecoder(strings.NewReader(string(f.Data)))
+			dec.DisallowUnknownFields()
+			if err := dec.Decode(m); err != nil {
+				t.Fatalf("machine.json: %v", err)
+			}
+		}
+	}
+	m.Files = files
+	if m.Refused != nil {
+		m.Refused.Read(files)
+	}
+	return m
+}
+
+// Each machine in testdata has the table and the script that are made for it.
+func TestMachines(t *testing.T) {
+	paths, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no machines in testdata: %v", err)
+	}
+	for _, path := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
+			a, err := txtar.ParseFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := Examine(machine(t, a))
+			got := map[string]string{"want.txt": r.Text(func(s string) string { return s }, false), "want.sh": strings.TrimPrefix(r.Script(), functions)}
+			if *update {
+				kept := a.Files[:0]
+				for _, f := range a.Files {
+					if !strings.HasPrefix(f.Name, "want.") {
+						kept = append(kept, f)
+					}
+				}
+				a.Files = append(kept, txtar.File{Name: "want.txt", Data: []byte(got["want.txt"])}, txtar.File{Name: "want.sh", Data: []byte(got["want.sh"])})
+				if err := os.WriteFile(path, txtar.Format(a), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			for _, f := range a.Files {
+				if text, ok := got[f.Name]; ok {
+					if text != string(f.Data) {
+						t.Errorf("%s: got\n%s\nwant\n%s\n(go test ./doctor -update writes it)", f.Name, text, f.Data)
+					}
+					delete(got, f.Name)
+				}
+			}
+			for name := range got {
+				t.Errorf("%s has no %s: go test ./doctor -update", path, name)
+			}
+		})
+	}
+}
+
+// What is first is what is to be mended first.
+func TestFirstFinding(t *testing.T) {
+	for name, want := range map[string]struct {
+		level Level
+		cause string
+	}{
+		"debian-13":             {Note, "low-ports"},
+		"ubuntu-24.04":          {Problem, "apparmor"},
+		"apparmor-profile":      {Problem, "apparmor"},
+		"arch":                  {Problem, "clone-off"},
+		"opensuse":              {Note, "helper-missing"},
+		"alpine":                {Note, "no-range"},
+		"no-sub-ids":            {Note, "no-range"},
+		"few-sub-ids":           {Problem, "range-too-small"},
+		"sub-id-clash":          {Note, "clash"},
+		"no-newuidmap":          {Note, "helper-missing"},
+		"newuidmap-no-setuid":   {Problem, "helper-powerless"},
+		"nosuid":                {Problem, "helper-powerless"},
+		"userns-clone-0":        {Problem, "clone-off"},
+		"max-user-namespaces-0": {Problem, "max-zero"},
+		"no-nf-tables":          {Note, "nf-tables"},
+		"no-tproxy":             {Note, "nf-tables"},
+		"nfs-home":              {Problem, "file-system"},
+		"in-docker":             {Problem, "seccomp"},
+		"old-kernel":            {Problem, "kernel"},
+		"damaged-store":         {Problem, "damaged"},
+		"helper-refused":        {Problem, "helper-refused"},
+		"masked-proc":           {Problem, "proc"},
+		"no-unshare":            {Problem, "namespaces"},
+		"later-store":           {Problem, "not-usable"},
+	} {
+		a, err := txtar.ParseFile("testdata/" + name + ".txtar")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := Examine(machine(t, a))
+		if f := r.Findings[0]; f.Level != want.level || f.Cause != want.cause {
+			t.Errorf("%s: %s %s (%s: %s) is first, want %s %s", name, f.Level, f.Cause, f.Check, f.Found, want.level, want.cause)
+		}
+		if r.OK != (want.level != Problem) {
+			t.Errorf("%s: OK = %v with a %s", name, r.OK, want.level)
+		}
+	}
+}
+
+// The script's own functions change nothing the second time, and every script is one that sh(1) can read.
+func TestScriptIsIdempotent(t *testing.T) {
+	dir := t.TempDir()
+	list := filepath.Join(dir, "deep", "list")
+	try := func(text string) string {
+		t.Helper()
+		out, err := exec.Command("/bin/sh", "-c", text).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s\n%v: %s", text, err, out)
+		}
+		return string(out)
+	}
+	call := functions + "\nline " + list + " 'ann:100000:65536'\nline " + list + " '-x = 0 1'\n"
+	try(call)
+	try(call)
+	if got, err := os.ReadFile(list); err != nil || string(got) != "ann:100000:65536\n-x = 0 1\n" {
+		t.Errorf("after two runs: %q, %v", got, err)
+	}
+	if err := os.WriteFile(list, []byte("bob:1:2"), 0o600); err != nil { // no end of line
+		t.Fatal(err)
+	}
+	try(call)
+	if got, err := os.ReadFile(list); err != nil || string(got) != "bob:1:2\nann:100000:65536\n-x = 0 1\n" {
+		t.Errorf("after a file without an end of line: %q, %v", got, err)
+	}
+	err := fs.WalkDir(os.DirFS("testdata"), ".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".txtar") {
+			return err
+		}
+		a, err := txtar.ParseFile(filepath.Join("testdata", path))
+		if err != nil {
+			return err
+		}
+		script := filepath.Join(dir, "script")
+		if err := os.WriteFile(script, []byte(Examine(machine(t, a)).Script()), 0o600); err != nil {
+			return err
+		}
+		if out, err := exec.Command("/bin/sh", "-n", script).CombinedOutput(); err != nil {
+			t.Errorf("%s: sh -n: %v: %s", path, err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestColourIsOnTheMarksOnly(t *testing.T) {
+	r := Report{Findings: []Finding{{Check: "x", Level: Problem, Found: "a\x1bb", Mend: "c\x1bd"}}}
+	got := r.Text(func(s string) string { return strings.ReplaceAll(s, "\x1b", "?") }, true)
+	if want := "\x1b[31mproblem\x1b[0m  x  a?b\n"; !strings.HasPrefix(got, want) || strings.Count(got, "\x1b") != 2 {
+		t.Errorf("Text = %q, want it to begin with %q", got, want)
+	}
+}

@@ -1,0 +1,103 @@
+package cgroup
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// period is how often the share of processor time is renewed, in microseconds: the kernel's default and docker's.
+const period = 100_000
+
+// Limits bound the processes of one sandbox together. Zero values are no limit.
+type Limits struct {
+	Memory int64   `json:"memory,omitempty"` // bytes; as much again may be swapped out, as docker has it
+	CPUs   float64 `json:"cpus,omitempty"`   // processors' worth of time
+	Pids   int64   `json:"pids,omitempty"`   // processes and threads
+}
+
+// None says that there is nothing to keep.
+func (l Limits) None() bool { return l == Limits{} }
+
+// Setting is a value for one of a control group's files.
+type Setting struct {
+	File, Value string
+	// Optional: the kernel may lack the file, as it does that of swap when it was built or booted without.
+	Optional bool
+}
+
+// Settings are what the files of a group must say, limits that are off included: a limit may be lifted.
+func (l Limits) Settings(controllers []string) []Setting {
+	var out []Setting
+	if slices.Contains(controllers, "memory") {
+		out = append(out, Setting{"memory.max", number(l.Memory), false}, Setting{"memory.swap.max", number(l.Memory), true})
+	}
+	if slices.Contains(controllers, "cpu") {
+		quota := "max"
+		if l.CPUs > 0 {
+			// The kernel takes no quota below a millisecond.
+			quota = strconv.FormatInt(max(1000, int64(math.Round(l.CPUs*period))), 10)
+		}
+		out = append(out, Setting{"cpu.max", fmt.Sprintf("%s %d", quota, period), false})
+	}
+	if slices.Contains(controllers, "pids") {
+		out = append(out, Setting{"pids.max", number(l.Pids), false})
+	}
+	return out
+}
+
+func number(n int64) string {
+	if n <= 0 {
+		return "max"
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// Lost says which limit this machine cannot keep, and why; "" when it can keep all. The hint is what to type.
+func (l Limits) Lost(m Machine) (lost, hint string) {
+	type limit struct{ words, controller string }
+	var asked []limit
+	if l.Memory > 0 {
+		asked = append(asked, limit{"a memory limit", "memory"})
+	}
+	if l.CPUs > 0 {
+		asked = append(asked, limit{"a cpu limit", "cpu"})
+	}
+	if l.Pids > 0 {
+		asked = append(asked, limit{"a limit of processes", "pids"})
+	}
+	why, hint := m.lacks()
+	if why == "" {
+		asked = slices.DeleteFunc(asked, func(a limit) bool { return slices.Contains(m.Controllers, a.controller) })
+	}
+	if len(asked) == 0 {
+		return "", ""
+	}
+	var words, controllers []string
+	for _, a := range asked {
+		words, controllers = append(words, a.words), append(controllers, a.controller)
+	}
+	if why == "" {
+		list := strings.Join(controllers, " and ")
+		why = "the control group of your login has no " + list + " controller"
+		hint = "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload; then log in anew"
+	}
+	return strings.Join(words, " and ") + " cannot be kept: " + why, hint
+}
+
+// Kept are the limits that this machine can keep.
+func (l Limits) Kept(m Machine) Limits {
+	can := func(controller string) bool { return m.Able() && slices.Contains(m.Controllers, controller) }
+	if !can("memory") {
+		l.Memory = 0
+	}
+	if !can("cpu") {
+		l.CPUs = 0
+	}
+	if !can("pids") {
+		l.Pids = 0
+	}
+	return l
+}

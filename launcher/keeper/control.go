@@ -1,0 +1,139 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/config"
+	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/launcher/cgroup"
+)
+
+// scopeTime bounds the wait for the user's systemd, which answers within milliseconds when it answers at all.
+const scopeTime = 10 * time.Second
+
+// grouped is a control group, or why there is none. Neither: the sandbox can do without.
+type grouped struct {
+	it  *cgroup.Group
+	err error
+}
+
+// control makes a sandbox's control group meanwhile. One that has limits needs it. One in the background gets it where
+// it can be had, for whisk stats and update. One in the foreground that asks for nothing goes without: asking systemd
+// takes as long as all the rest of its start.
+func (s *server) control(ctx context.Context, spec *launcher.Spec, background bool) <-chan grouped {
+	out := make(chan grouped, 1)
+	limits, _, err := launcher.KeepLimits(spec, s.doc.Machine)
+	if err != nil {
+		out <- grouped{err: err}
+		return out
+	}
+	if !s.doc.Machine.Able() || limits.None() && !background {
+		out <- grouped{}
+		return out
+	}
+	go func() {
+		g, err := s.makeGroup(ctx, spec.ID, limits)
+		if err != nil && limits.None() {
+			err = nil
+		}
+		out <- grouped{g, err}
+	}()
+	return out
+}
+
+func (s *server) makeGroup(ctx context.Context, id string, limits cgroup.Limits) (*cgroup.Group, error) {
+	s.scoping.Lock()
+	defer s.scoping.Unlock()
+	if s.scope == nil {
+		ctx, cancel := context.WithTimeout(ctx, scopeTime)
+		defer cancel()
+		scope, err := cgroup.NewScope(ctx, s.doc.Machine, s.doc.UID, s.doc.Network)
+		if err != nil {
+			return nil, fmt.Errorf("keeping limits: %w", err)
+		}
+		s.scope = scope
+	}
+	g, err := s.scope.New(id, limits)
+	if err != nil {
+		return nil, fmt.Errorf("keeping limits: %w", err)
+	}
+	return g, nil
+}
+
+// enterGroup has the sandbox start in its group.
+func (m *managed) enterGroup(g grouped, sb *launcher.Sandbox) error {
+	if g.err != nil || g.it == nil {
+		return g.err
+	}
+	procs, err := g.it.Procs()
+	if err != nil {
+		g.it.Remove()
+		return err
+	}
+	sb.Control(procs)
+	m.mu.Lock()
+	m.group = g.it
+	m.mu.Unlock()
+	return nil
+}
+
+// leaveGroup removes the group of a sandbox that has ended.
+func (m *managed) leaveGroup() {
+	m.mu.Lock()
+	g := m.group
+	m.group = nil
+	m.mu.Unlock()
+	if g != nil {
+		g.Remove()
+	}
+}
+
+// oom says that the app ended because its memory limit was reached; nil: it did not.
+func (m *managed) oom(code int) *launcher.Error {
+	m.mu.Lock()
+	g, name, limit := m.group, m.rec.Name, m.rec.App.Memory
+	m.mu.Unlock()
+	if g == nil || code != 128+int(unix.SIGKILL) || g.OOMKills() == 0 {
+		return nil
+	}
+	text := "the app was killed: out of memory"
+	if limit > 0 {
+		text = "the app was killed: out of its memory limit of " + config.SizeText(limit)
+	}
+	return &launcher.Error{Message: text, Hint: "raise it: --memory, or memory in whisk.toml; while it runs: whisk update --memory SIZE " + name, Exit: code}
+}
+
+// handleUpdate changes the limits of a running sandbox, and with them what its next start asks for.
+func (s *server) handleUpdate(r *http.Request, _ *reply) error {
+	var l cgroup.Limits
+	if err := readBody(r, &l); err != nil {
+		return err
+	}
+	m, err := s.find(r)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.group == nil {
+		lost, hint := l.Lost(s.doc.Machine)
+		if lost == "" {
+			lost, hint = fmt.Sprintf("sandbox %s was started without a control group", m.rec.Name), "start it in the background (-d), or with a limit"
+		}
+		return &launcher.Error{Message: lost, Hint: hint, Exit: launcher.ExitWhisk}
+	}
+	if err := m.group.Limit(l); err != nil {
+		if lost, ok := errors.AsType[*cgroup.LostError](err); ok {
+			return &launcher.Error{Message: lost.Error(), Hint: lost.Hint(), Exit: launcher.ExitWhisk}
+		}
+		return fmt.Errorf("updating %s: %w", m.rec.Name, err)
+	}
+	m.rec.App.Memory, m.rec.App.CPUs, m.rec.App.Pids = l.Memory, l.CPUs, l.Pids
+	return m.rec.Write(s.doc.Dirs)
+}
