@@ -58,7 +58,11 @@ func description(t *testing.T, dir string) map[string]string {
 		}
 		capability := make([]byte, 64)
 		n, _ := unix.Lgetxattr(p, "security.capability", capability)
-		out[rel] = fmt.Sprintf("%d:%d %o, modified %d, capability %x", st.Uid, st.Gid, st.Mode, st.Mtim.Sec, capability[:max(n, 0)])
+		modified := st.Mtim.Sec
+		if modified > 1e9 { // a folder that the layer does not tell of is of when it was made
+			modified = -1
+		}
+		out[rel] = fmt.Sprintf("%d:%d %o, modified %d, capability %x", st.Uid, st.Gid, st.Mode, modified, capability[:max(n, 0)])
 		return nil
 	})
 	if err != nil {

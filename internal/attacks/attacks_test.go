@@ -197,7 +197,7 @@ func inSource(text []byte, place string) ([]attack, error) {
 		name := spaced(strings.TrimPrefix(f.Name.Name, "TestAttack"))
 		var parts []attack
 		ast.Inspect(f.Body, func(n ast.Node) bool {
-			if loop, ok := n.(*ast.RangeStmt); ok {
+			if loop, ok := n.(*ast.RangeStmt); ok && runs(loop.Body) {
 				for _, part := range keys(loop.X) {
 					parts = append(parts, attack{name + ": " + part, wall, place})
 				}
@@ -219,6 +219,18 @@ func inSource(text []byte, place string) ([]attack, error) {
 		list = append(list, parts...)
 	}
 	return list, nil
+}
+
+// runs tells whether a loop makes a test of each case.
+func runs(body ast.Node) (found bool) {
+	ast.Inspect(body, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			sel, isSel := call.Fun.(*ast.SelectorExpr)
+			found = found || isSel && sel.Sel.Name == "Run" && len(call.Args) == 2
+		}
+		return !found
+	})
+	return found
 }
 
 // keys are those of a map that a test's cases stand in: map[string]T{"a case": …}.

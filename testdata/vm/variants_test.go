@@ -80,6 +80,18 @@ func whole(name, breaking string) variant {
 	}}
 }
 
+// killed: with the keeper goes all that it held, and its scope.
+func killed() step {
+	return step{name: "kill -9 of the keeper leaves nothing", script: `
+			whisk run -d --name left -m 64m host sleep 1000 || exit 1
+			scope=$(systemctl --user list-units --no-legend 'whisk-*.scope' | grep -o 'whisk-[^ ]*') || exit 1
+			keeper=${scope##*-}; echo "$scope"; kill -9 "${keeper%.scope}" || exit 1
+			for i in $(seq 50); do
+				systemctl --user list-units --all --no-legend 'whisk-*.scope' | grep -q whisk- || { whisk ps -a; whisk rm left; echo gone; exit; }
+				sleep 0.2
+			done; systemctl --user list-units --all 'whisk-*.scope'; exit 1`, want: "gone"}
+}
+
 // findings prints what doctor says, but for what is well, and the cause that it names first.
 const findings = `
 	whisk doctor | grep -v '^ok '
@@ -144,32 +156,24 @@ func plain() variant {
 			echo "cpu $p % without a limit"; [ "$p" -ge 50 ] || exit 1
 			whisk exec spin cat /sys/fs/cgroup/memory.max /proc/self/cgroup
 			whisk stop -t 0 spin; whisk rm spin`, want: "104857600\n0::/\n"},
-		{name: "kill -9 of the keeper leaves nothing", script: `
-			whisk run -d --name left -m 64m busybox sleep 1000 || exit 1
-			systemctl --user list-units --no-legend 'whisk-*.scope'
-			systemctl --user list-units --no-legend 'whisk-*.scope' | grep -q whisk- || exit 1
-			kill -9 $(pgrep -x whisk-keeper)
-			for i in $(seq 50); do
-				systemctl --user list-units --all --no-legend 'whisk-*.scope' | grep -q whisk- || { whisk ps -a; whisk rm left; echo gone; exit; }
-				sleep 0.2
-			done; systemctl --user list-units --all 'whisk-*.scope'; exit 1`, want: "gone"},
+		killed(),
 		{name: "a project with data", script: `
 			mkdir -p shop && cd shop && cat >whisk.toml <<-'END'
 			[app.db]
 			image = "postgres"
 			env = { POSTGRES_PASSWORD = "secret" }
 			mounts = ["data:/var/lib/postgresql/data"]
-			ready = { tcp = 5432 }
+			ready = { tcp = 5432, timeout = "8m" }
 			memory = "512m"
 			[app.cache]
 			image = "redis"
 			[volume.data]
 			END
 			whisk up -d && whisk ps &&
-			whisk exec db psql -U postgres -c 'create table visits (n int)' -c 'insert into visits values (42)'`, want: "INSERT 0 1", limit: 5 * time.Minute},
+			whisk exec db psql -U postgres -c 'create table visits (n int)' -c 'insert into visits values (42)'`, want: "INSERT 0 1", limit: 10 * time.Minute},
 		{name: "up is under way", script: "cd shop && whisk down && (setsid whisk up -d >/dev/null 2>&1 &) ; sleep 2; sync", limit: 3 * time.Minute},
 		{name: "power fails", script: crash},
 		{name: "afterwards up works and the data is there", script: `
-			cd shop && whisk up -d && whisk exec db psql -U postgres -tAc 'select n from visits' && whisk down`, want: "42", limit: 5 * time.Minute},
+			cd shop && whisk up -d && whisk exec db psql -U postgres -tAc 'select n from visits' && whisk down`, want: "42", limit: 10 * time.Minute},
 	}}
 }
