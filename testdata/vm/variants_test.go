@@ -19,7 +19,7 @@ func variants() []variant {
 	return []variant{
 		plain(),
 		broken("no-sub-ids", "no-range", `sed -i /^dev:/d /etc/subuid /etc/subgid`),
-		broken("no-newuidmap", "helper-missing", `dpkg --purge uidmap`),
+		broken("no-newuidmap", "helper-missing", `dpkg --purge uidmap && apt-get -q update`),
 		broken("clone-off", "clone-off", `sysctl -w kernel.unprivileged_userns_clone=0`),
 		broken("apparmor", "apparmor", denyProfile),
 		broken("no-nf-tables", "nf-tables", `
