@@ -6,7 +6,7 @@
 #
 # It fetches the archive for this machine and SHA256SUMS, compares, and copies the program to ~/.local/bin, the manual page
 # and completions below ~/.local/share. WHISK_BASE_URL is where the files are, a folder or a URL, in place of the
-# release's page. --uninstall takes away what was installed; images, volumes and sandboxes stay:.
+# release's page. --uninstall takes away what was installed; images, volumes and sandboxes stay.
 set -eu
 
 main() {

@@ -193,9 +193,12 @@ func (c *call) program() []string {
 	if err != nil {
 		return nil
 	}
-	home := c.getenv("HOME")
+	home, err := filepath.EvalSymlinks(c.getenv("HOME")) // self has no links in it
+	if err != nil {
+		return nil
+	}
 	prefix := filepath.Dir(filepath.Dir(self))
-	if rel, err := filepath.Rel(home, prefix); home == "" || err != nil || !filepath.IsLocal(rel) || filepath.Base(filepath.Dir(self)) != "bin" {
+	if rel, err := filepath.Rel(home, prefix); err != nil || !filepath.IsLocal(rel) || filepath.Base(filepath.Dir(self)) != "bin" {
 		return nil
 	}
 	var files []string

@@ -13,7 +13,7 @@ import (
 // purged are the entries of Dirs.Data that are whisk's, whatever the layout. The number goes last: until then a purge that
 // was cut short leaves a folder of whisk's.
 func purged() []string {
-	return []string{"sandboxes", "volumes", "networks", "storage", "storage-run", "said-one-id", "layout"}
+	return []string{"sandboxes", "volumes", "networks", "storage", "storage-run", "said-one-id", "said-linger", "layout"}
 }
 
 // Purge removes all data of whisk's: sandboxes, volumes, images, egress logs. It must be called inside whisk's user
@@ -28,7 +28,7 @@ func Purge(d Dirs) (strange []string, err error) {
 		return nil, fmt.Errorf("remove whisk's data: %w", err)
 	}
 	for _, e := range entries {
-		if !slices.Contains(purged(), e.Name()) && !strings.HasPrefix(e.Name(), ".tmp-") {
+		if !slices.Contains(purged(), e.Name()) && !strings.HasPrefix(e.Name(), ".tmp-") && !strings.HasPrefix(e.Name(), ".load-") {
 			strange = append(strange, filepath.Join(d.Data, e.Name()))
 			continue
 		}

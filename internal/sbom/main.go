@@ -1,7 +1,7 @@
 // Command sbom writes which Go modules a binary is made of, as a CycloneDX document (ECMA-424), from what the linker has
 // put in it. The same binary gives the same document.
 //
-//	sbom -o FILE BINARY
+//	sbom [-version VERSION] -o FILE BINARY
 package main
 
 import (
@@ -17,21 +17,25 @@ import (
 
 func main() {
 	out := flag.String("o", "", "`file` to write")
+	version := flag.String("version", "", "`version` of the binary's own module; without it the one that the linker knows")
 	flag.Parse()
 	if *out == "" || flag.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: sbom -o FILE BINARY")
+		fmt.Fprintln(os.Stderr, "usage: sbom [-version VERSION] -o FILE BINARY")
 		os.Exit(2)
 	}
-	if err := write(*out, flag.Arg(0)); err != nil {
+	if err := write(*out, flag.Arg(0), *version); err != nil {
 		fmt.Fprintln(os.Stderr, "sbom:", err)
 		os.Exit(1)
 	}
 }
 
-func write(out, binary string) error {
+func write(out, binary, version string) error {
 	info, err := buildinfo.ReadFile(binary)
 	if err != nil {
 		return fmt.Errorf("reading the modules of %s: %w", binary, err)
+	}
+	if version != "" {
+		info.Main.Version = version
 	}
 	f, err := os.Create(out)
 	if err != nil {

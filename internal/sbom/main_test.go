@@ -36,7 +36,7 @@ func TestWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "bom.json")
-	if err := write(out, self); err != nil {
+	if err := write(out, self, "1.2.3"); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(out)
@@ -48,10 +48,13 @@ func TestWrite(t *testing.T) {
 	if err := cyclonedx.NewBOMDecoder(f, cyclonedx.BOMFileFormatJSON).Decode(&bom); err != nil {
 		t.Fatal(err)
 	}
+	if v := bom.Metadata.Component.Version; v != "1.2.3" {
+		t.Errorf("version %q, want the one that was given", v)
+	}
 	if bom.Components == nil || len(*bom.Components) < 2 {
 		t.Errorf("%+v: want the modules of the test", bom.Components)
 	}
-	if err := write(out, "main.go"); err == nil {
+	if err := write(out, "main.go", ""); err == nil {
 		t.Error("took a file that is no binary")
 	}
 }
