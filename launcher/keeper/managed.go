@@ -36,6 +36,7 @@ type managed struct {
 	ports    []*port
 	log      *launcher.Log
 	copies   sync.WaitGroup // of output to the log
+	finished bool           // it has ended, and does not start again
 	front    *front         // the command in the foreground, if any
 	execs    map[string]*launcher.Process
 	stopping bool // asked to end: no restart
@@ -299,9 +300,22 @@ func (m *managed) unplug(forGood bool) {
 	m.ports, m.ep = nil, nil
 	m.mu.Unlock()
 	closePorts(ports)
-	if ep != nil && !(forGood && m.rec.Network == m.rec.ID) {
+	switch {
+	case ep == nil:
+	case forGood && m.rec.Network == m.rec.ID:
+		m.s.mu.Lock()
+		m.s.spent = true
+		m.s.mu.Unlock()
+	default:
 		ep.Close()
 	}
+}
+
+// over reports whether the sandbox has ended, and will not start again.
+func (m *managed) over() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.finished
 }
 
 // lookAfter waits for the app's end, starts it again as its restart policy says, and takes everything down.
@@ -413,6 +427,7 @@ func (m *managed) restarts(code int) bool {
 func (m *managed) finish(code int, fault string) {
 	m.mu.Lock()
 	r := &m.rec
+	m.finished = true
 	r.State, r.ExitCode, r.FinishedAt, r.Error = launcher.Exited, code, time.Now().UTC(), fault
 	r.PID, r.IPv4, r.IPv6, r.Ports, r.Ready, r.ControlGroup = 0, "", "", nil, false, ""
 	if r.Remove {
@@ -437,6 +452,7 @@ func (m *managed) drop() {
 	m.once.Do(func() { close(m.ended) })
 	m.unplug(true)
 	m.mu.Lock()
+	m.finished = true
 	sb, id, log := m.sb, m.rec.ID, m.log
 	remove := m.rec.Remove || m.rec.State == launcher.Created
 	m.log = nil

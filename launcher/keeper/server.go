@@ -37,6 +37,7 @@ type server struct {
 	sandboxes map[string]*managed
 	active    int  // requests and sandboxes that keep the keeper
 	leaving   bool // no more work is taken
+	spent     bool // the network was one sandbox's own, which has ended: it takes no other
 	idle      chan struct{}
 
 	netOnce sync.Once
@@ -332,16 +333,29 @@ func (s *server) handleRunDetached(r *http.Request, out *reply) error {
 func (s *server) handleStart(r *http.Request, out *reply) error {
 	id := r.URL.Query().Get("id")
 	s.mu.Lock()
-	_, running := s.sandboxes[id]
+	m := s.sandboxes[id]
 	s.mu.Unlock()
-	if running {
-		return nil
+	if m != nil {
+		if !m.over() {
+			return nil
+		}
+		select { // it has ended, and is being taken down
+		case <-m.gone:
+		case <-r.Context().Done():
+			return r.Context().Err()
+		}
+	}
+	s.mu.Lock()
+	spent := s.spent
+	s.mu.Unlock()
+	if spent {
+		return &launcher.Error{Message: "the keeper is leaving", Kind: launcher.KindLeaving, Exit: launcher.ExitWhisk}
 	}
 	rec, err := launcher.ReadRecord(s.doc.Dirs, id)
 	if err != nil {
 		return &launcher.Error{Message: fmt.Sprintf("no sandbox %s", strconv.Quote(id)), Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
 	}
-	m, err := s.create(r.Context(), &rec.Spec, rec)
+	m, err = s.create(r.Context(), &rec.Spec, rec)
 	if err != nil {
 		return err
 	}
