@@ -125,15 +125,5 @@ func (c *call) downRunning(ctx context.Context, client *keeper.Client, p *config
 	if err != nil {
 		return err
 	}
-	all, err := launcher.Records(c.dirs)
-	if err != nil {
-		return err
-	}
-	others := slices.ContainsFunc(all, func(r launcher.Record) bool {
-		return r.State == launcher.Running && r.KeeperName() == p.Name
-	})
-	if others {
-		return nil
-	}
 	return client.WaitGone(ctx)
 }

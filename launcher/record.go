@@ -104,6 +104,14 @@ func Records(d Dirs) ([]Record, error) {
 	return out, nil
 }
 
+// Busy reports whether the keeper of a network has a sandbox to look after. Records that cannot be listed tell of one.
+func Busy(d Dirs, network string) bool {
+	records, err := Records(d)
+	return err != nil || slices.ContainsFunc(records, func(r Record) bool {
+		return r.KeeperName() == network && r.State != Exited
+	})
+}
+
 // settle corrects a record whose keeper is gone. It returns false for a sandbox that is to be forgotten, as are
 // those that never came to run.
 func (r *Record) settle() bool {
