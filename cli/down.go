@@ -119,10 +119,7 @@ func (c *call) downRunning(ctx context.Context, client *keeper.Client, p *config
 			c.warnings(ev)
 		}
 	})
-	if e, ok := errors.AsType[*launcher.Error](err); ok && e.Kind == launcher.KindLeaving {
-		err = nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, keeper.ErrNoKeeper) {
 		return err
 	}
 	return client.WaitGone(ctx)

@@ -33,6 +33,9 @@ func meetChild(fd int) (r report, n int, err error) {
 		if err == unix.EINTR {
 			continue
 		}
+		if err == unix.ECONNRESET { // it was killed before it took the answer
+			return r, 0, nil
+		}
 		if err != nil {
 			return r, 0, fmt.Errorf("wait for child: %w", err)
 		}

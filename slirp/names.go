@@ -56,6 +56,15 @@ func (n *names) add(e *Endpoint) error {
 }
 
 func (n *names) remove(e *Endpoint) {
+	n.free(e)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.byAddr, e.v4)
+	delete(n.byAddr, e.v6)
+}
+
+// free takes the names of e away, and leaves its addresses.
+func (n *names) free(e *Endpoint) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, name := range e.names() {
@@ -69,8 +78,6 @@ func (n *names) remove(e *Endpoint) {
 			delete(n.byName, name)
 		}
 	}
-	delete(n.byAddr, e.v4)
-	delete(n.byAddr, e.v6)
 }
 
 // lookup finds the addresses of a canonical name that a sandbox may reach; nil stands for the host, which reaches all.

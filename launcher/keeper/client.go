@@ -19,8 +19,8 @@ import (
 	"github.com/whisk-sandbox/whisk/launcher/cgroup"
 )
 
-// ErrNoKeeper says that no keeper holds the network.
-var ErrNoKeeper = errors.New("no keeper holds this network")
+// ErrNoKeeper says that no keeper holds the network, or no longer: nothing runs on it.
+var ErrNoKeeper error = &launcher.Error{Message: "the sandbox is not running", Hint: "whisk ps -a", Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
 
 // Client speaks to the keeper of one network. It is safe for use by several goroutines.
 type Client struct {
@@ -97,8 +97,11 @@ func (c *Client) do(ctx context.Context, path string, body any, files []*os.File
 	for range 10 {
 		err = c.try(ctx, path, doc, files, each)
 		var e *launcher.Error
-		if c.again == nil || !errors.As(err, &e) || e.Kind != launcher.KindLeaving {
+		if !errors.As(err, &e) || e.Kind != launcher.KindLeaving {
 			return err
+		}
+		if c.again == nil {
+			return ErrNoKeeper
 		}
 	}
 	return err
