@@ -84,7 +84,7 @@ func (c *call) down(ctx context.Context, p *config.Project, timeout *time.Durati
 	if len(own) == 0 {
 		return nil
 	}
-	if err := c.stage(ctx, nil, append([]string{"volume", "rm", "--"}, own...)); err != nil {
+	if err := c.stage(ctx, nil, append([]string{"volume", "rm", "--force", "--"}, own...)); err != nil {
 		return err
 	}
 	for _, name := range own {

@@ -150,6 +150,14 @@ func Held(d Dirs, network string) bool {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lk) == nil && lk.Type != unix.F_UNLCK
 }
 
+// InPlace reports whether an open file is the one that its name stands for, now. A lock on one that has been removed
+// keeps nobody off.
+func InPlace(f *os.File) bool {
+	mine, err1 := f.Stat()
+	there, err2 := os.Stat(f.Name())
+	return err1 == nil && err2 == nil && os.SameFile(mine, there)
+}
+
 // TakeLock locks a file for as long as it stays open in this process (open file description lock, fcntl(2)).
 // unix.EAGAIN says that another holds it.
 func TakeLock(f *os.File) error {

@@ -55,7 +55,7 @@ type Endpoint struct {
 }
 
 // Attach gives the namespace of a sandbox an eth0 with an address of each family, routes and a loopback that is up. The
-// addresses work when it returns.
+// addresses work when it returns. ErrNameTaken is one of its errors.
 func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

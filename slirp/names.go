@@ -1,6 +1,7 @@
 package slirp
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -12,6 +13,9 @@ const hostName = "host.whisk.internal"
 
 // HostName is the name of a Flow to a port of the host's that AttachOptions.HostPorts has opened.
 const HostName = hostName
+
+// ErrNameTaken says that another sandbox has the name in this network.
+var ErrNameTaken = errors.New("is taken")
 
 // names are the addresses that the network's own names stand for. Names are kept in lower case, without the last dot.
 type names struct {
@@ -45,7 +49,7 @@ func (n *names) add(e *Endpoint) error {
 	own := canonical(e.name)
 	for _, other := range n.byName[own] {
 		if own != "" && canonical(other.name) == own {
-			return fmt.Errorf("name %q is taken in network %q", e.name, n.network)
+			return fmt.Errorf("name %q %w in network %q", e.name, ErrNameTaken, n.network)
 		}
 	}
 	for _, name := range e.names() {
