@@ -30,7 +30,10 @@ func (r Report) Text(clean func(string) string, colour bool) string {
 			fmt.Fprintf(&b, "%*s  mend: %s\n", 9+width, "", clean(f.Mend))
 		}
 	}
+	flags, only := r.flags()
 	switch {
+	case only:
+		b.WriteString("\nSandboxes run on this machine only with " + strings.Join(flags, " ") + ".\n")
 	case r.OK:
 		b.WriteString("\nSandboxes run on this machine.\n")
 	case r.forRoot():
@@ -39,6 +42,20 @@ func (r Report) Text(clean func(string) string, colour bool) string {
 		b.WriteString("\nNo sandbox runs on this machine before the problem is mended.\n")
 	}
 	return b.String()
+}
+
+// flags are those with which sandboxes start in spite of all problems; only tells whether there are such.
+func (r Report) flags() (flags []string, only bool) {
+	for _, f := range r.Findings {
+		if f.Level != Problem {
+			continue
+		}
+		if f.flag == "" {
+			return nil, false
+		}
+		flags = append(flags, f.flag)
+	}
+	return flags, len(flags) > 0
 }
 
 // forRoot tells whether the script mends a problem.
