@@ -210,7 +210,8 @@ func limits(m *Machine, d mend.Distro) []Finding {
 		f.Level, f.Cause = Note, "descriptors"
 		f.Lost = strings.TrimPrefix(f.Lost+"; servers with many connections fail", "; ")
 		line := m.name() + " hard nofile 524288"
-		cmd := "echo " + mend.Quote(line) + " | " + d.Root("tee -a /etc/security/limits.conf") + " (from the next login on)"
+		cmd := "echo " + mend.Quote(line) + " | " + d.Root("tee -a /etc/security/limits.conf")
+		f.Then = anew
 		f.Mend = strings.TrimPrefix(f.Mend+" && "+cmd, " && ")
 		f.repair.add("line /etc/security/limits.conf " + mend.Quote(line))
 	}

@@ -59,13 +59,14 @@ func cgroups(m *Machine, d mend.Distro) []Finding {
 			break // login says what mends that
 		}
 		if !m.has("run/user/" + uid + "/bus") {
-			f.Cause, f.Found, f.Mend = "no-bus", "version 2; no D-Bus socket at /run/user/"+uid+"/bus to ask your systemd through", d.Install(mend.UserBus)+" (from the next login on)"
+			f.Cause, f.Found, f.Mend = "no-bus", "version 2; no D-Bus socket at /run/user/"+uid+"/bus to ask your systemd through", d.Install(mend.UserBus)
+			f.Then = anew
 			f.repair.install(mend.UserBus, "")
 			break
 		}
 		have := strings.Fields(m.text(at + "/cgroup.controllers"))
 		var missing []string
-		for _, c := range []string{"memory", "pids", "cpu", "io"} {
+		for _, c := range []string{"memory", "pids", "cpu"} {
 			if !slices.Contains(have, c) {
 				missing = append(missing, c)
 			}
@@ -76,7 +77,8 @@ func cgroups(m *Machine, d mend.Distro) []Finding {
 		}
 		f.Cause, f.Found = "not-delegated", "version 2; not delegated to you: "+strings.Join(missing, ", ")
 		f.Lost = "limits on these cannot be kept"
-		f.Mend = "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '" + delegationText + "' | sudo tee " + delegationFile + " >/dev/null && sudo systemctl daemon-reload (from the next login on)"
+		f.Mend = "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '" + delegationText + "' | sudo tee " + delegationFile + " >/dev/null && sudo systemctl daemon-reload"
+		f.Then = anew
 		f.repair.add("mkdir -p /etc/systemd/system/user@.service.d", "printf '"+delegationText+"' > "+delegationFile, "systemctl daemon-reload")
 	}
 	return []Finding{f}

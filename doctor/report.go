@@ -24,6 +24,7 @@ type Finding struct {
 	Found string `json:"found"`           // one line
 	Lost  string `json:"lost,omitempty"`  // what does not work for it
 	Mend  string `json:"mend,omitempty"`  // what to type, or empty where nobody can mend it
+	Then  string `json:"then,omitempty"`  // what is to be done for the mend to count
 
 	repair repair
 	flag   string // of run and up, with which a sandbox starts in spite of this problem
@@ -44,6 +45,9 @@ type Report struct {
 
 	exe string
 }
+
+// anew is Then of what a login is given when it begins.
+const anew = "log in anew"
 
 // probe looks at one thing.
 type probe func(*Machine, mend.Distro) []Finding

@@ -46,8 +46,7 @@ ended() {
 
 # line FILE LINE: the file has the line.
 line() {
-	mkdir -p "$(dirname "$1")"
-	touch "$1"
+	mkdir -p "$(dirname "$1")" && touch "$1" || return
 	grep -qxF -e "$2" "$1" && return
 	[ -z "$(tail -c 1 "$1")" ] || echo >> "$1"
 	printf '%s\n' "$2" >> "$1"
@@ -55,13 +54,13 @@ line() {
 
 # keep NAME VALUE: the kernel parameter has the value, now and after the next boot; the last file in order has the last word.
 keep() {
-	line /etc/sysctl.d/zz-whisk.conf "$1 = $2"
+	line /etc/sysctl.d/zz-whisk.conf "$1 = $2" || bad=1
 	sysctl -q -w "$1=$2" || bad=1
 }
 
 # load MODULE: the kernel module is loaded, now and after the next boot.
 load() {
-	line /etc/modules-load.d/whisk.conf "$1"
+	line /etc/modules-load.d/whisk.conf "$1" || bad=1
 	modprobe "$1" || bad=1
 }
 `

@@ -29,6 +29,9 @@ func (r Report) Text(clean func(string) string, colour bool) string {
 		if f.Mend != "" {
 			fmt.Fprintf(&b, "%*s  mend: %s\n", 9+width, "", clean(f.Mend))
 		}
+		if f.Then != "" {
+			fmt.Fprintf(&b, "%*s  then: %s\n", 9+width, "", f.Then)
+		}
 	}
 	flags, only := r.flags()
 	switch {
