@@ -25,7 +25,7 @@ func versions(m *Machine, d mend.Distro) []Finding {
 	}
 	f := Finding{Check: "versions", Level: OK, Found: fmt.Sprintf("whisk %s, kernel %s (%s), %s", m.Whisk, m.Kernel, m.Arch, name)}
 	if !m.kernelAtLeast(5, 13) {
-		f.Level, f.Cause, f.Lost = Problem, "kernel", "no sandbox starts: whisk needs Linux 5.13"
+		f.Level, f.Cause, f.Lost = Problem, "kernel", noSandbox+": whisk needs Linux 5.13"
 		f.Mend = "install a newer kernel of your distribution's and start the machine anew"
 	}
 	return []Finding{f}

@@ -14,13 +14,14 @@ func overlay(m *Machine, d mend.Distro) []Finding {
 	moveAway := d.MoveStore(m.name())
 	switch {
 	case m.Store.Forbidden, m.Store.ReadOnly:
-		f.Level, f.Cause, f.Mend = Problem, "not-writable", moveAway
+		f.Level, f.Cause, f.Lost, f.Mend = Problem, "not-writable", noSandbox, moveAway
 		f.Found = fmt.Sprintf("%s is not yours to write to", m.Store.At)
 		if m.Store.ReadOnly {
 			f.Found = fmt.Sprintf("%s is read-only", m.Store.At)
 		}
 	case m.NoData != nil:
 		f.Check, f.Level, f.Cause, f.Found, f.Mend = "store", Problem, "not-usable", m.NoData.Message, m.NoData.Remedy
+		f.Lost = noSandbox
 		if f.Mend == "" {
 			f.Mend = moveAway
 		}

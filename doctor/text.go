@@ -39,10 +39,16 @@ func (r Report) Text(clean func(string) string, colour bool) string {
 		b.WriteString("\nSandboxes run on this machine only with " + strings.Join(flags, " ") + ".\n")
 	case r.OK:
 		b.WriteString("\nSandboxes run on this machine.\n")
-	case r.forRoot():
-		b.WriteString("\nNo sandbox runs on this machine before the problem is mended. A script for root: whisk doctor --fix\n")
 	default:
-		b.WriteString("\nNo sandbox runs on this machine before the problem is mended.\n")
+		what := "sandbox"
+		if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Level == Problem && strings.HasPrefix(f.Lost, noSandbox) }) {
+			what = "sandbox of an image"
+		}
+		b.WriteString("\nNo " + what + " runs on this machine before the problem is mended.")
+		if r.forRoot() {
+			b.WriteString(" A script for root: whisk doctor --fix")
+		}
+		b.WriteString("\n")
 	}
 	return b.String()
 }

@@ -2,7 +2,10 @@
 
 package vm
 
-import "time"
+import (
+	"regexp"
+	"time"
+)
 
 // crash, as a step's script, resets the machine.
 const crash = "\x00crash"
@@ -19,7 +22,7 @@ func variants() []variant {
 	return []variant{
 		plain(),
 		broken("no-sub-ids", "no-range", `sed -i /^dev:/d /etc/subuid /etc/subgid`),
-		broken("no-newuidmap", "helper-missing", `dpkg --purge uidmap && apt-get -q update`),
+		broken("no-newuidmap", "helper-missing", `dpkg --purge uidmap && rm -rf /var/lib/apt/lists && ! command -v newuidmap`),
 		broken("clone-off", "clone-off", `sysctl -w kernel.unprivileged_userns_clone=0`),
 		broken("apparmor", "apparmor", denyProfile),
 		broken("no-nf-tables", "nf-tables", `
@@ -32,7 +35,9 @@ func variants() []variant {
 				mkdir -p /run/kept$d && cp -a $d/. /run/kept$d && mount -t tmpfs tmpfs $d && cp -a /run/kept$d/. $d
 			done
 			rm -rf /run/kept; sync; echo u >/proc/sysrq-trigger
-			for i in $(seq 50); do grep -q '^/dev/vda / ext4 ro' /proc/mounts && exit; sleep 0.2; done; exit 1`),
+			for i in $(seq 50); do grep -q '^/dev/vda / ext4 ro' /proc/mounts && exit; sleep 0.2; done; exit 1`,
+			step{name: "doctor --fix", script: "whisk doctor --fix >/tmp/mend.sh"},
+			step{name: "mends that cannot be kept are named", as: "root", script: "sh /tmp/mend.sh; [ $? = 1 ] && cat /proc/sys/net/ipv4/ping_group_range", want: "not mended: ping, limits\n0\t2147483647\n"}),
 		broken("nfs-home", "file-system", `
 			mkdir -p /srv/home && cp -a /home/. /srv/home/
 			echo '/srv/home *(rw,no_root_squash,no_subtree_check,fsid=1)' >/etc/exports
@@ -67,17 +72,19 @@ func broken(name, cause, breaking string) variant {
 		{name: "doctor", script: findings, golden: name, want: `"cause": "` + cause + `"`},
 		{name: "doctor --fix", script: "whisk doctor --fix >/tmp/mend.sh; cat /tmp/mend.sh"},
 		{name: "mending it as root", as: "root", script: "sh -x /tmp/mend.sh"},
+		{name: "doctor names it no more", script: `! whisk doctor --json | grep '"cause": "` + cause + `"'`},
 		demoRuns(),
+		{name: "mending it again changes nothing", as: "root", script: "sh -x /tmp/mend.sh"},
 	}}
 }
 
 // whole lacks something that whisk does without.
-func whole(name, breaking string) variant {
-	return variant{name: name, steps: []step{
+func whole(name, breaking string, more ...step) variant {
+	return variant{name: name, steps: append([]step{
 		{name: "breaking it", as: "root", script: breaking},
 		{name: "doctor", script: findings, golden: name},
 		demoRuns(),
-	}}
+	}, more...)}
 }
 
 // killed: with the keeper goes all that it held, and its scope.
@@ -92,10 +99,17 @@ func killed() step {
 			done; systemctl --user list-units --all 'whisk-*.scope'; exit 1`, want: "gone"}
 }
 
-// findings prints what doctor says, but for what is well, and the cause that it names first.
+// findings prints what doctor says, but for what is well, the cause that it names first, and the mends of its script.
 const findings = `
 	whisk doctor | grep -v '^ok '
-	whisk doctor --json | grep -m1 '"cause"' || :`
+	whisk doctor --json | grep -m1 '"cause"'
+	echo; whisk doctor --fix | sed -n '/^# [a-z -]*: /,$p'`
+
+// figures are those that differ between two boots of one machine: how much of a disk is free.
+var figures = regexp.MustCompile(`[0-9.]+ (GiB free|MiB free|more files fit)`)
+
+// normal leaves figures out of what doctor says.
+func normal(said string) string { return figures.ReplaceAllString(said, "N $1") }
 
 // small has as little memory as a cheap server.
 func small() variant {
