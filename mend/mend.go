@@ -107,17 +107,20 @@ func (d Distro) Profile(whisk string) string {
 
 // LiftProfile switches a profile of AppArmor's off, now and after the next boot, by its file (aa-disable(8)).
 func (d Distro) LiftProfile(file string) string {
-	lines := LiftAsRoot(file)
-	for i := range lines {
-		lines[i] = d.Root(lines[i])
-	}
-	return strings.Join(lines, " && ")
+	return d.Root("apparmor_parser -R "+Quote(file)) + " && " + d.Root("mkdir -p "+disabled) + " && " + d.Root("ln -sf "+Quote(file)+" "+disabled+"/")
 }
 
-// LiftAsRoot is LiftProfile for a shell that is root's.
+// LiftAsRoot is LiftProfile for a shell that is root's. It may be run again: of a profile that has been removed,
+// apparmor_parser(8) makes an error.
 func LiftAsRoot(file string) []string {
-	return []string{"mkdir -p /etc/apparmor.d/disable", "ln -sf " + Quote(file) + " /etc/apparmor.d/disable/", "apparmor_parser -R " + Quote(file)}
+	return []string{
+		"[ -L " + Quote(disabled+"/"+path.Base(file)) + " ] || apparmor_parser -R " + Quote(file),
+		"mkdir -p " + disabled, "ln -sf " + Quote(file) + " " + disabled + "/",
+	}
 }
+
+// disabled has a link to each profile that is not to be loaded at the next boot.
+const disabled = "/etc/apparmor.d/disable"
 
 // ProfileFile is where the profile of a program belongs: AppArmor's files are named by the path with dots for slashes.
 func ProfileFile(whisk string) string {
