@@ -67,7 +67,7 @@ func openTables() (*nftables.Conn, error) {
 	}
 	_, err = c.ListTablesOfFamily(nftables.TableFamilyINet)
 	if errors.Is(err, unix.EINVAL) { // nfnetlink_rcv_msg
-		return nil, errors.New("the kernel has no nf_tables, and loads none")
+		return nil, errors.New("the kernel loads no such module")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listing nftables: %w", err)

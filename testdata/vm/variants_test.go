@@ -114,6 +114,7 @@ func normal(said string) string { return figures.ReplaceAllString(said, "N $1") 
 // small has as little memory as a cheap server.
 func small() variant {
 	return variant{name: "1-gb", memory: 1024, steps: []step{
+		{name: "doctor", script: findings, golden: "1-gb"},
 		{name: "load the fixtures", script: "whisk load -i /mnt/test/images", limit: 10 * time.Minute},
 		{name: "a database", script: `
 			whisk run -d --name db -e POSTGRES_PASSWORD=x postgres || exit 1
@@ -135,6 +136,7 @@ func moving() variant {
 		{name: "a sandbox reaches it by name", script: `
 			whisk load -i /mnt/test/images && whisk run -d --name surf busybox sleep 10000 && ` + surf, want: "hello from the local network", limit: 10 * time.Minute},
 		{name: "suspend", as: "root", script: "ip link set wan0 down; ip addr del 198.51.100.1/24 dev wan0; sleep 3"},
+		{name: "doctor", script: findings, golden: "new-address"},
 		{name: "unreachable meanwhile", script: "! " + surf, limit: 3 * time.Minute},
 		{name: "resume with a new address", as: "root", script: "ip addr add 198.51.100.77/24 dev wan0; ip link set wan0 up"},
 		{name: "the same sandbox reaches it again", script: surf, want: "hello from the local network"},
