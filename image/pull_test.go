@@ -465,6 +465,21 @@ func TestTwoPullsShareTheWork(t *testing.T) {
 	}
 }
 
+// A process that the library forks is not under our control: killed at the wrong moment, whisk would leave it behind
+// with the locks of the layers that were being unpacked.
+func TestThePullForksNothing(t *testing.T) {
+	tr, s := newRegistry(t), openStore(t)
+	tr.push(t, "1", false, hostPlatform(), threeLayers(t)...)
+	if _, err := s.Pull(t.Context(), mustRef(t, tr.host+"/app:1"), PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// The driver notes what it has tried out.
+	tried, err := filepath.Glob(filepath.Join(s.opts.RunRoot, driverName, "*idmapped*"))
+	if err != nil || len(tried) > 0 {
+		t.Errorf("the library's driver forked to try out mounts with mapped ids: %v, %v", tried, err)
+	}
+}
+
 func TestKilledPullsLeaveAReadableStore(t *testing.T) {
 	tr, s := newRegistry(t), openStore(t)
 	layers := threeLayers(t)
@@ -500,7 +515,9 @@ func TestKilledPullsLeaveAReadableStore(t *testing.T) {
 		}
 	}
 	t.Logf("%d of 20 pulls were faster than the kill", finished)
-	img, err := s.Pull(t.Context(), mustRef(t, tr.host+"/app:1"), PullOptions{})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // one that waits for a lost lock waits for ever
+	defer cancel()
+	img, err := s.Pull(ctx, mustRef(t, tr.host+"/app:1"), PullOptions{})
 	if err != nil || len(img.Layers) != 3 {
 		t.Fatalf("the next pull: %+v, %v", img, err)
 	}

@@ -104,6 +104,14 @@ func Records(d Dirs) ([]Record, error) {
 	return out, nil
 }
 
+// Busy reports whether the keeper of a network has a sandbox to look after. Records that cannot be listed tell of one.
+func Busy(d Dirs, network string) bool {
+	records, err := Records(d)
+	return err != nil || slices.ContainsFunc(records, func(r Record) bool {
+		return r.KeeperName() == network && r.State != Exited
+	})
+}
+
 // settle corrects a record whose keeper is gone. It returns false for a sandbox that is to be forgotten, as are
 // those that never came to run.
 func (r *Record) settle() bool {
@@ -140,6 +148,14 @@ func Held(d Dirs, network string) bool {
 	defer f.Close()
 	lk := unix.Flock_t{Type: unix.F_RDLCK}
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lk) == nil && lk.Type != unix.F_UNLCK
+}
+
+// InPlace reports whether an open file is the one that its name stands for, now. A lock on one that has been removed
+// keeps nobody off.
+func InPlace(f *os.File) bool {
+	mine, err1 := f.Stat()
+	there, err2 := os.Stat(f.Name())
+	return err1 == nil && err2 == nil && os.SameFile(mine, there)
 }
 
 // TakeLock locks a file for as long as it stays open in this process (open file description lock, fcntl(2)).

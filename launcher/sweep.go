@@ -87,13 +87,18 @@ func sweepNetwork(dir string) error {
 		return fmt.Errorf("sweep network: %w", err)
 	}
 	defer f.Close()
-	if TakeLock(f) != nil {
-		return nil
+	sweepUnlocked(dir, f)
+	return nil
+}
+
+// sweepUnlocked removes a network's folder if nobody holds lock, and if that is still the folder's.
+func sweepUnlocked(dir string, lock *os.File) {
+	if TakeLock(lock) != nil || !InPlace(lock) {
+		return
 	}
 	_ = os.Remove(filepath.Join(dir, "control.sock"))
 	_ = os.Remove(filepath.Join(dir, "lock"))
 	_ = os.Remove(dir) // not empty: a keeper has come
-	return nil
 }
 
 // Unswept says whether a killed keeper or command has left something that Sweep would remove or write down. It may

@@ -426,6 +426,9 @@ func (m *managed) restarts(code int) bool {
 // tens of milliseconds, behind the user's back.
 func (m *managed) finish(code int, fault string) {
 	m.mu.Lock()
+	if m.ep != nil {
+		m.ep.FreeNames() // before the record says that the next sandbox may have the name
+	}
 	r := &m.rec
 	m.finished = true
 	r.State, r.ExitCode, r.FinishedAt, r.Error = launcher.Exited, code, time.Now().UTC(), fault
