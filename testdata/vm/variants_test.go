@@ -41,7 +41,9 @@ func variants() []variant {
 		broken("nfs-home", "file-system", `
 			mkdir -p /srv/home && cp -a /home/. /srv/home/
 			echo '/srv/home *(rw,no_root_squash,no_subtree_check,fsid=1)' >/etc/exports
-			systemctl start nfs-server && mount -t nfs -o vers=4.2 127.0.0.1:/srv/home /home && grep ' /home nfs4 ' /proc/mounts`),
+			systemctl start nfs-server && mount -t nfs -o vers=4.2 127.0.0.1:/srv/home /home && grep ' /home nfs4 ' /proc/mounts`,
+			step{name: "an image runs from the new store", script: `
+				whisk load -q -i /mnt/test/images --ref busybox:latest && whisk run --rm busybox echo it runs && ls -d /var/lib/whisk-dev/*`, want: "it runs\n/var/lib/whisk-dev/"}),
 		moving(),
 	}
 }
@@ -83,8 +85,8 @@ func demoRuns() step {
 
 // broken lacks something that doctor is to name first, by this cause, in the words of its golden file. After root has
 // run what doctor --fix prints, the demo must run.
-func broken(name, cause, breaking string) variant {
-	return variant{name: name, steps: []step{
+func broken(name, cause, breaking string, more ...step) variant {
+	return variant{name: name, steps: append([]step{
 		{name: "breaking it", as: "root", script: breaking},
 		{name: "doctor", script: findings, golden: name, want: `"cause": "` + cause + `"`},
 		{name: "doctor --fix", script: "whisk doctor --fix >/tmp/mend.sh; cat /tmp/mend.sh"},
@@ -92,7 +94,7 @@ func broken(name, cause, breaking string) variant {
 		{name: "doctor names it no more", script: `! whisk doctor --json | grep '"cause": "` + cause + `"'`},
 		demoRuns(),
 		{name: "mending it again changes nothing", as: "root", script: "sh -x /tmp/mend.sh"},
-	}}
+	}, more...)}
 }
 
 // whole lacks something that whisk does without.
@@ -132,7 +134,7 @@ func normal(said string) string { return figures.ReplaceAllString(said, "N $1") 
 func small() variant {
 	return variant{name: "1-gb", memory: 1024, steps: []step{
 		{name: "doctor", script: findings, golden: "1-gb"},
-		{name: "load the fixtures", script: "whisk load -i /mnt/test/images", limit: 10 * time.Minute},
+		{name: "load an image", script: "whisk load -q -i /mnt/test/images --ref postgres:latest", limit: 10 * time.Minute},
 		{name: "a database", script: `
 			whisk run -d --name db -e POSTGRES_PASSWORD=x postgres || exit 1
 			for i in $(seq 100); do whisk exec db env PGPASSWORD=x psql -h 127.0.0.1 -U postgres -tAc 'select 6*7' && break; sleep 1; done
@@ -151,7 +153,7 @@ func moving() variant {
 			ip addr add 198.51.100.1/24 dev wan0 && ip link set wan0 up && echo nameserver 198.51.100.2 >/etc/resolv.conf
 			systemd-run --quiet --unit=lan ip netns exec lan /mnt/test/agent lan 198.51.100.2`},
 		{name: "a sandbox reaches it by name", script: `
-			whisk load -i /mnt/test/images && whisk run -d --name surf busybox sleep 10000 && ` + surf, want: "hello from the local network", limit: 10 * time.Minute},
+			whisk load -q -i /mnt/test/images --ref busybox:latest && whisk run -d --name surf busybox sleep 10000 && ` + surf, want: "hello from the local network", limit: 10 * time.Minute},
 		{name: "suspend", as: "root", script: "ip link set wan0 down; ip addr del 198.51.100.1/24 dev wan0; sleep 3"},
 		{name: "doctor", script: findings, golden: "new-address"},
 		{name: "unreachable meanwhile", script: "! " + surf, limit: 3 * time.Minute},
