@@ -199,9 +199,48 @@ func Find(d Dirs, selector, project string) (*Record, error) {
 	return nil, &Error{Message: fmt.Sprintf("no sandbox %q", selector), Hint: "whisk ps -a", Kind: KindNotFound, Exit: ExitWhisk}
 }
 
-// RemoveSandbox forgets a sandbox that is not running: record, log, writable layer and, when volumes is set, its
-// anonymous volumes. Files in them belong to sub-ids: it must be called inside whisk's user namespace.
+// ErrSandboxHeld says that somebody looks after a sandbox or is removing it.
+var ErrSandboxHeld = errors.New("the sandbox is being started, or removed")
+
+// HoldSandbox locks the folder of a sandbox until the file is closed: for the keeper that looks after it, or for who
+// removes it. ErrSandboxHeld when somebody else does; fs.ErrNotExist when there is no such sandbox.
+func HoldSandbox(d Dirs, id string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(d.Sandbox(id), "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock sandbox %s: %w", id, err)
+	}
+	err = TakeLock(f)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		err = ErrSandboxHeld
+	case err != nil:
+		err = fmt.Errorf("lock sandbox %s: %w", id, err)
+	case !InPlace(f):
+		err = fmt.Errorf("lock sandbox %s: %w", id, fs.ErrNotExist)
+	default:
+		return f, nil
+	}
+	f.Close()
+	return nil, err
+}
+
+// RemoveSandbox forgets a sandbox that nobody holds: record, log, writable layer and, when volumes is set, its anonymous
+// volumes. One that is not there is no error. Files in it belong to sub-ids: it must be called inside whisk's user
+// namespace.
 func RemoveSandbox(d Dirs, id string, volumes bool) error {
+	f, err := HoldSandbox(d, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return RemoveHeldSandbox(d, id, volumes)
+}
+
+// RemoveHeldSandbox is RemoveSandbox for who holds it.
+func RemoveHeldSandbox(d Dirs, id string, volumes bool) error {
 	r, err := ReadRecord(d, id)
 	if err == nil && volumes {
 		for _, v := range r.Volumes {

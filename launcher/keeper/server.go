@@ -355,9 +355,12 @@ func (s *server) handleStart(r *http.Request, out *reply) error {
 	}
 	rec, err := launcher.ReadRecord(s.doc.Dirs, id)
 	if err != nil {
-		return &launcher.Error{Message: fmt.Sprintf("no sandbox %s", strconv.Quote(id)), Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
+		return notFound(id)
 	}
 	m, err = s.create(r.Context(), &rec.Spec, rec)
+	if errors.Is(err, errStarting) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
