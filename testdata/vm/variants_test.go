@@ -25,10 +25,11 @@ func variants() []variant {
 		broken("no-newuidmap", "helper-missing", `dpkg --purge uidmap && rm -rf /var/lib/apt/lists && ! command -v newuidmap`),
 		broken("clone-off", "clone-off", `sysctl -w kernel.unprivileged_userns_clone=0`),
 		broken("apparmor", "apparmor", denyProfile, step{name: "the printed profile is one that AppArmor takes", as: "root", script: `
-			ls /proc/sys/kernel | grep apparmor
 			[ -e /etc/apparmor.d/abi/4.0 ] || exit 0 # AppArmor 3 has no such restriction to be let out of
-			whisk doctor --apparmor-profile >/etc/apparmor.d/mnt.test.bin.whisk && apparmor_parser -r /etc/apparmor.d/mnt.test.bin.whisk || exit 1
-			su -s /bin/sh dev -c 'PATH=/mnt/test/bin:$PATH; whisk run --rm host cat /proc/self/attr/current' && grep whisk /sys/kernel/security/apparmor/profiles`}),
+			as_dev() { su -s /bin/sh dev -c "PATH=$PATH; $1"; }
+			file=/etc/apparmor.d/mnt.test.bin.whisk
+			as_dev "whisk doctor --apparmor-profile" >$file && apparmor_parser -r $file && as_dev "whisk run --rm host true" || exit 1
+			grep '^/mnt/test/bin/whisk (unconfined)' /sys/kernel/security/apparmor/profiles`}),
 		broken("no-nf-tables", "nf-tables", `
 			for m in nf_tables nft_tproxy nft_socket; do echo "install $m /bin/false"; done >/etc/modprobe.d/none.conf
 			! lsmod | grep -q ^nf_tables`),
