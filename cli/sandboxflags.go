@@ -47,7 +47,9 @@ type sandboxFlags struct {
 	Memory      string   `group:"Rights and limits" short:"m" placeholder:"SIZE" help:"Limit memory: bytes, or with b, k, m or g."`
 	CPUs        string   `name:"cpus" group:"Rights and limits" placeholder:"NUMBER" help:"Limit processor time to so many processors."`
 	PidsLimit   int64    `group:"Rights and limits" placeholder:"NUMBER" help:"Limit the number of processes; -1 for no limit."`
-	Ulimit      []string `group:"Rights and limits" sep:"none" placeholder:"NAME=SOFT[:HARD]" help:"Set a resource limit."`
+	BlkioWeight string   `group:"Rights and limits" placeholder:"NUMBER" help:"Share of the disks' time beside other sandboxes: 10 to 1000."`
+	deviceRateFlags
+	Ulimit []string `group:"Rights and limits" sep:"none" placeholder:"NAME=SOFT[:HARD]" help:"Set a resource limit."`
 	machineFlags
 
 	Init        bool   `group:"Life" default:"true" help:"Let whisk's init be process 1; --init=false for the app itself."`
@@ -349,6 +351,14 @@ func (f *sandboxFlags) limits(spec *launcher.Spec, _ surroundings) error {
 		return usage("-1 means no limit", "--pids-limit: %d is below -1", f.PidsLimit)
 	}
 	spec.App.Pids = max(f.PidsLimit, 0)
+	if f.BlkioWeight != "" {
+		if spec.App.BlkioWeight, err = config.ParseBlkioWeight(f.BlkioWeight); err != nil {
+			return flagFault("--blkio-weight", err)
+		}
+	}
+	if spec.App.DeviceRates, err = f.rates(); err != nil {
+		return err
+	}
 	for _, u := range f.Ulimit {
 		limit, err := config.ParseUlimit(u)
 		if err != nil {
