@@ -86,7 +86,7 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 			return err
 		}
 		f := foreground{
-			call: c, client: client, id: spec.ID, stdin: r.Interactive, keys: keys,
+			call: c, client: client, id: spec.ID, stdin: r.Interactive, keys: keys, log: !r.Remove,
 			signal: func(ctx context.Context, _ string, n int) error { return client.Signal(ctx, spec.ID, n) },
 			begin: func(ctx context.Context, s keeper.Streams, each func(keeper.Event)) error {
 				return client.Run(ctx, *spec, s, each)

@@ -286,7 +286,7 @@ func (s *server) handleRun(r *http.Request, out *reply) error {
 	if err != nil {
 		return err
 	}
-	front := &front{files: files, done: make(chan struct{})}
+	front := &front{files: files, gone: r.Context().Done(), done: make(chan struct{})}
 	if err := m.start(r.Context(), front); err != nil {
 		m.drop()
 		return err
