@@ -84,7 +84,7 @@ func (c *call) down(ctx context.Context, p *config.Project, timeout *time.Durati
 	if len(own) == 0 {
 		return nil
 	}
-	if err := c.stage(ctx, nil, append([]string{"volume", "rm", "--"}, own...)); err != nil {
+	if err := c.stage(ctx, nil, append([]string{"volume", "rm", "--force", "--"}, own...)); err != nil {
 		return err
 	}
 	for _, name := range own {
@@ -119,21 +119,8 @@ func (c *call) downRunning(ctx context.Context, client *keeper.Client, p *config
 			c.warnings(ev)
 		}
 	})
-	if e, ok := errors.AsType[*launcher.Error](err); ok && e.Kind == launcher.KindLeaving {
-		err = nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, keeper.ErrNoKeeper) {
 		return err
-	}
-	all, err := launcher.Records(c.dirs)
-	if err != nil {
-		return err
-	}
-	others := slices.ContainsFunc(all, func(r launcher.Record) bool {
-		return r.State == launcher.Running && r.KeeperName() == p.Name
-	})
-	if others {
-		return nil
 	}
 	return client.WaitGone(ctx)
 }

@@ -67,17 +67,10 @@ func (c *call) awaitFlows(ctx context.Context, sources []*flowSource) {
 	ctx, cancel := context.WithTimeout(ctx, flowsWritten)
 	defer cancel()
 	for _, s := range sources {
-		for launcher.Held(c.dirs, s.network) && !c.anyRuns(s.network) && ctx.Err() == nil {
+		for launcher.Held(c.dirs, s.network) && !launcher.Busy(c.dirs, s.network) && ctx.Err() == nil {
 			time.Sleep(2 * time.Millisecond)
 		}
 	}
-}
-
-func (c *call) anyRuns(network string) bool {
-	records, err := launcher.Records(c.dirs)
-	return err != nil || slices.ContainsFunc(records, func(r launcher.Record) bool {
-		return r.KeeperName() == network && r.State != launcher.Exited
-	})
 }
 
 // eachFlow prints the flows of several logs: in the order of time, or as they come.

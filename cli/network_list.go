@@ -122,8 +122,8 @@ func (c *call) live(ctx context.Context, row *networkRow) error {
 	}
 	defer client.Close()
 	info, err := client.Network(ctx)
-	switch e, ok := errors.AsType[*launcher.Error](err); {
-	case ok && e.Kind == launcher.KindLeaving, errors.Is(err, keeper.ErrNoKeeper):
+	switch {
+	case errors.Is(err, keeper.ErrNoKeeper):
 		return nil
 	case err != nil:
 		return err

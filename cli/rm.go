@@ -50,7 +50,11 @@ func (r *rmCmd) run(ctx context.Context, c *call) error {
 // runInside is the stage that run starts for sandboxes which no keeper looks after.
 func (r *rmCmd) runInside(_ context.Context, c *call) error {
 	for _, id := range r.Sandboxes {
-		if err := launcher.RemoveSandbox(c.dirs, id, r.Volumes); err != nil {
+		err := launcher.RemoveSandbox(c.dirs, id, r.Volumes)
+		if errors.Is(err, launcher.ErrSandboxHeld) {
+			return &launcher.Error{Message: fmt.Sprintf("sandbox %s has just been started, or removed", id), Hint: "whisk ps -a", Exit: launcher.ExitWhisk}
+		}
+		if err != nil {
 			return err
 		}
 	}

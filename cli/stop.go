@@ -62,7 +62,7 @@ func (c *call) end(ctx context.Context, r *launcher.Record, d keeper.DownRequest
 	if errors.Is(err, keeper.ErrNoKeeper) {
 		return nil // it has left in between, with all its sandboxes
 	}
-	if e, ok := errors.AsType[*launcher.Error](err); ok && (e.Kind == launcher.KindLeaving || e.Kind == launcher.KindNotFound) {
+	if e, ok := errors.AsType[*launcher.Error](err); ok && e.Kind == launcher.KindNotFound {
 		return nil
 	}
 	return err

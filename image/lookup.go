@@ -235,10 +235,52 @@ func (s *Store) lowerDirs(top string) ([]string, error) {
 	if len(lower) > 0 {
 		layers = append(layers, strings.Split(strings.TrimSpace(string(lower)), ":")...)
 	}
-	for _, l := range layers {
-		if _, err := os.Stat(filepath.Join(s.overlayDir(), l)); err != nil {
-			return nil, storeError(s.opts.GraphRoot, "reading", fmt.Errorf("%w: %w", errDamaged, err))
+	if err := s.linked(layers); errors.Is(err, fs.ErrNotExist) {
+		err = errors.Join(s.relink(), s.linked(layers))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", errDamaged, err)
 		}
+		if err != nil {
+			return nil, storeError(s.opts.GraphRoot, "reading", err)
+		}
+	} else if err != nil {
+		return nil, storeError(s.opts.GraphRoot, "reading", err)
 	}
 	return layers, nil
+}
+
+// linked checks that the folders of layers are there.
+func (s *Store) linked(layers []string) error {
+	for _, l := range layers {
+		if _, err := os.Stat(filepath.Join(s.overlayDir(), l)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// relink makes the short names of layers that are missing in overlay/l. A process that is killed while the library writes
+// a layer's file "link" leaves that empty, and the library, which then removes the layer, takes its short name to be the
+// folder of all of them (v1.64.2, drivers/overlay, removeCommon).
+func (s *Store) relink() error {
+	if err := os.MkdirAll(filepath.Join(s.overlayDir(), "l"), 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(s.overlayDir())
+	if err != nil {
+		return err
+	}
+	var all error
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(s.overlayDir(), e.Name(), "link"))
+		name := strings.TrimSpace(string(b))
+		if err != nil || !isHexID(e.Name()) || !filepath.IsLocal(name) || strings.Contains(name, "/") {
+			continue // no layer, or one that was never finished
+		}
+		err = os.Symlink(filepath.Join("..", e.Name(), "diff"), filepath.Join(s.overlayDir(), "l", name))
+		if !errors.Is(err, fs.ErrExist) {
+			all = errors.Join(all, err)
+		}
+	}
+	return all
 }

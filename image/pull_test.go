@@ -465,6 +465,58 @@ func TestTwoPullsShareTheWork(t *testing.T) {
 	}
 }
 
+// A process that the library forks is not under our control: killed at the wrong moment, whisk would leave it behind
+// with the locks of the layers that were being unpacked.
+func TestThePullForksNothing(t *testing.T) {
+	tr, s := newRegistry(t), openStore(t)
+	tr.push(t, "1", false, hostPlatform(), threeLayers(t)...)
+	if _, err := s.Pull(t.Context(), mustRef(t, tr.host+"/app:1"), PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// The driver notes what it has tried out.
+	tried, err := filepath.Glob(filepath.Join(s.opts.RunRoot, driverName, "*idmapped*"))
+	if err != nil || len(tried) > 0 {
+		t.Errorf("the library's driver forked to try out mounts with mapped ids: %v, %v", tried, err)
+	}
+}
+
+// The library removes the short names of all layers with a layer whose own was not written whole.
+func TestShortNamesOfLayersComeBack(t *testing.T) {
+	tr, s := newRegistry(t), openStore(t)
+	layers := threeLayers(t)
+	tr.push(t, "1", false, hostPlatform(), layers...)
+	if _, err := s.Pull(t.Context(), mustRef(t, tr.host+"/app:1"), PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(s.overlayDir(), "l")); err != nil {
+		t.Fatal(err)
+	}
+	half := filepath.Join(s.overlayDir(), strings.Repeat("0", 64))
+	if err := errors.Join(os.Mkdir(half, 0o700), os.WriteFile(filepath.Join(half, "link"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	img, err := s.Lookup(t.Context(), tr.host+"/app:1")
+	if err != nil || len(img.Layers) != 3 {
+		t.Fatalf("%+v, %v", img, err)
+	}
+	for i, l := range []int{2, 1, 0} {
+		if err := compareFiles(filepath.Join(img.Base, img.Layers[i]), layers[l]); err != nil {
+			t.Error(err)
+		}
+	}
+	// What is really gone is told.
+	lowest, err := filepath.EvalSymlinks(filepath.Join(img.Base, img.Layers[2]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Dir(lowest)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Lookup(t.Context(), tr.host+"/app:1"); err == nil || !strings.Contains(err.Error(), "it is damaged") {
+		t.Errorf("a layer is gone: %v", err)
+	}
+}
+
 func TestKilledPullsLeaveAReadableStore(t *testing.T) {
 	tr, s := newRegistry(t), openStore(t)
 	layers := threeLayers(t)
@@ -500,7 +552,9 @@ func TestKilledPullsLeaveAReadableStore(t *testing.T) {
 		}
 	}
 	t.Logf("%d of 20 pulls were faster than the kill", finished)
-	img, err := s.Pull(t.Context(), mustRef(t, tr.host+"/app:1"), PullOptions{})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // one that waits for a lost lock waits for ever
+	defer cancel()
+	img, err := s.Pull(ctx, mustRef(t, tr.host+"/app:1"), PullOptions{})
 	if err != nil || len(img.Layers) != 3 {
 		t.Fatalf("the next pull: %+v, %v", img, err)
 	}

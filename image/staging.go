@@ -66,11 +66,15 @@ func (s *Store) sweep() error {
 // abandoned is an age at which no process can still be in the middle of trying out the kernel, which takes a millisecond.
 const abandoned = time.Hour
 
-// sweepChecks removes folders in which killed processes let the library's driver try the kernel out.
+// sweepChecks removes folders in which killed processes let the library's driver try the kernel out, and records that
+// they had half written.
 func (s *Store) sweepChecks() error {
 	var all error
-	for _, kind := range []string{"opaque-bug-check", "metacopy-check", "volatile-check", "compat"} {
-		dirs, err := filepath.Glob(filepath.Join(s.overlayDir(), kind+"[0-9]*"))
+	for _, kind := range []string{
+		driverName + "/opaque-bug-check", driverName + "/metacopy-check", driverName + "/volatile-check", driverName + "/compat",
+		driverName + "-layers/.tmp-*.json", driverName + "-images/.tmp-*.json",
+	} {
+		dirs, err := filepath.Glob(filepath.Join(s.opts.GraphRoot, kind+"[0-9]*"))
 		all = errors.Join(all, err)
 		for _, dir := range dirs {
 			if st, err := os.Lstat(dir); err == nil && time.Since(st.ModTime()) > abandoned {

@@ -30,7 +30,7 @@ type Store struct {
 }
 
 // Open opens the store, and makes it where there is none. It takes under a millisecond. Neither storage.conf nor the
-// library's environment variables are read. A file system that is read-only or full, one that overlayfs cannot be laid
+// library's environment variables are read; it sets one of them for the process. A file system that is read-only or full, one that overlayfs cannot be laid
 // over, and a store that is damaged are an *Error.
 func Open(opts Options) (_ *Store, err error) {
 	defer (&Store{opts: opts}).catch(&err)
@@ -43,6 +43,11 @@ func Open(opts Options) (_ *Store, err error) {
 	// The library logs what it repairs; whisk's errors say what a person must know.
 	logrus.SetOutput(io.Discard)
 
+	// Otherwise its driver tries out mounts with mapped ids, which whisk does not use, by a forked process that outlives
+	// us and our locks if we are killed before it has asked for a parent-death signal (v1.64.2, pkg/idmap).
+	if err := os.Setenv(disableIDMap, "yes"); err != nil {
+		return nil, fmt.Errorf("opening the image store: %w", err)
+	}
 	// GetStore reads storage.conf even when nothing is left for it to say, and fails if it is broken.
 	const variable = "CONTAINERS_STORAGE_CONF"
 	old, had := os.LookupEnv(variable)
@@ -68,6 +73,9 @@ func Open(opts Options) (_ *Store, err error) {
 }
 
 const driverName = "overlay"
+
+// disableIDMap is a variable that the library's driver reads.
+const disableIDMap = "_CONTAINERS_OVERLAY_DISABLE_IDMAP"
 
 // Close ends the use of the store. Nothing is lost without it: the store holds no lock and no descriptor between calls.
 // The library keeps what it has read for the process's next Open.

@@ -33,7 +33,7 @@ const (
 	orGone                   // report and exit when the file is there but the call fails; ENOENT goes on
 	orUnknown                // the same for what this kernel does not know; EINVAL goes on
 	orClosed                 // the same for a service that the kernel lacks or that is closed to us; ENOSYS and EPERM go on
-	oneByte                  // a read that must return one byte; otherwise exit in silence, the parent is gone
+	oneByte                  // what must take or give one byte; otherwise exit in silence, the parent is gone
 )
 
 // script is what one child does. keep holds what its calls point to.
@@ -81,6 +81,8 @@ func (s *script) word(a any) uintptr {
 		return s.pin(v)
 	case *[1]byte:
 		return s.pin(v)
+	case *[2]unix.PollFd:
+		return s.pin(v)
 	case []uint32:
 		if len(v) == 0 {
 			return 0
@@ -112,6 +114,8 @@ func (s *script) pin(p any) uintptr {
 		return uintptr(unsafe.Pointer(v))
 	case *[1]byte:
 		return uintptr(unsafe.Pointer(v))
+	case *[2]unix.PollFd:
+		return uintptr(unsafe.Pointer(v))
 	}
 	panic("launcher: a script cannot pin this type")
 }
@@ -119,8 +123,8 @@ func (s *script) pin(p any) uintptr {
 // release lets the garbage collector have the script's memory again; the child has a copy of its own.
 func (s *script) release() { s.pinner.Unpin() }
 
-// syncFD is the descriptor, in a child, of the pipe that reports a failure. It closes on exec, so that the
-// parent reads end of file when the app has started.
+// syncFD is the descriptor, in a child, of the socket on which it meets the keeper and reports a failure. It closes on
+// exec, so that the parent reads end of file when the app has started.
 const syncFD = 3
 
 // report is what a child writes to syncFD before it exits: which call of which script failed, and how.

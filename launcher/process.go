@@ -5,7 +5,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -71,8 +70,9 @@ func appScript(s *script, c *command) {
 		s.add("set user id", mustWork, unix.SYS_SETRESUID, c.who.uid, c.who.uid, c.who.uid)
 	}
 	if c.first && c.who.uid != 0 {
-		// A change of user id clears it, prctl(2).
+		// A change of user id clears it, prctl(2), and the keeper may have died meanwhile.
 		s.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
+		meetKeeper(s, -1)
 	}
 	s.add("clear ambient capabilities", mustWork, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	caps := c.rights.Caps
@@ -118,7 +118,7 @@ func addFilter(s *script, r *rights.Rights) {
 	s.add("install seccomp filter", mustWork, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, int(r.FilterFlags), prog)
 }
 
-// streamsScript puts the three standard streams in their places and closes everything but them and the sync pipe.
+// streamsScript puts the three standard streams in their places and closes everything but them and the sync socket.
 // All given descriptors are 10 or higher.
 func streamsScript(s *script, stdio [3]int) {
 	for i, fd := range stdio {
@@ -213,14 +213,17 @@ type born struct {
 // birth forks a child on the calling thread and waits until it has executed its program or is ready as init. It returns
 // the child's pid, an orphan's as its own pid namespace counts, and a handle, which the caller must close.
 func birth(b born) (pid int, h *handle, err error) {
-	var sync, start [2]int
-	for _, p := range []*[2]int{&sync, &start} {
-		if err := highPipe(p); err != nil {
-			return 0, nil, err
-		}
-		defer closeFD(&p[0])
-		defer closeFD(&p[1])
+	sync, err := highPair()
+	if err != nil {
+		return 0, nil, err
 	}
+	defer closeFD(&sync[0])
+	defer closeFD(&sync[1])
+	keeper, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return 0, nil, fmt.Errorf("open the keeper: %w", err)
+	}
+	defer unix.Close(keeper)
 	var fds [3]int
 	if b.stdio != nil {
 		for i, file := range b.stdio {
@@ -235,12 +238,12 @@ func birth(b born) (pid int, h *handle, err error) {
 	var s script
 	defer s.release()
 	// Reports must find their descriptor from the first call on.
-	s.add("set sync pipe", mayFail, unix.SYS_DUP3, sync[1], syncFD, unix.O_CLOEXEC)
+	s.add("set sync socket", mayFail, unix.SYS_DUP3, sync[1], syncFD, unix.O_CLOEXEC)
 	if !b.orphan { // which dies with process 1, and whose parent ends at once
 		s.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
 	}
-	s.add("close start pipe", mustWork, unix.SYS_CLOSE, start[1])
-	s.add("wait for the keeper", oneByte, unix.SYS_READ, start[0], new([1]byte), 1)
+	s.add("close the keeper's socket", mustWork, unix.SYS_CLOSE, sync[0])
+	meetKeeper(&s, keeper)
 	// Until it executes, it is a copy of the keeper, whose memory is nobody's business in the sandbox.
 	s.add("guard memory", mustWork, unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, dumpable())
 	if b.procs != nil {
@@ -257,7 +260,7 @@ func birth(b born) (pid int, h *handle, err error) {
 	}
 	if b.app == nil {
 		s.add("set pipe to tell on", mustWork, unix.SYS_DUP3, b.told, toldFD, unix.O_CLOEXEC)
-		// The rest, and with it the sync pipe, last of all.
+		// The rest, and with it the sync socket, last of all.
 		s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, toldFD+1, uintptr(^uint32(0)), 0)
 		s.add("name init", mayFail, unix.SYS_PRCTL, unix.PR_SET_NAME, "whisk-init")
 		addCaps(&s, 1<<unix.CAP_KILL)
@@ -275,14 +278,9 @@ func birth(b born) (pid int, h *handle, err error) {
 		}
 	}()
 	closeFD(&sync[1])
-	closeFD(&start[0])
-	if _, err := unix.Write(start[1], []byte{1}); err != nil && err != unix.EPIPE {
-		return 0, h, fmt.Errorf("release child: %w", err)
-	}
-	var r report
-	n, err := readFull(sync[0], (*[unsafe.Sizeof(r)]byte)(unsafe.Pointer(&r))[:])
+	r, n, err := meetChild(sync[0])
 	if err != nil {
-		return 0, h, fmt.Errorf("wait for child: %w", err)
+		return 0, h, err
 	}
 	if n == 0 {
 		return pid, h, nil
@@ -290,7 +288,7 @@ func birth(b born) (pid int, h *handle, err error) {
 	if !b.orphan {
 		_ = waitFor(pid)
 	}
-	if n != int(unsafe.Sizeof(r)) || int(r.Index) >= len(f.calls) {
+	if n != len(r.bytes()) || int(r.Index) >= len(f.calls) {
 		return 0, h, errDiedEarly
 	}
 	return 0, h, startError(f.calls[r.Index], unix.Errno(r.Errno), b.name)
@@ -341,22 +339,6 @@ func startError(c call, errno unix.Errno, name string) error {
 	return &Error{Message: fmt.Sprintf("command %s cannot be executed: %s", strconv.Quote(name), strings.ToLower(errno.Error())), Exit: ExitNotExecutable}
 }
 
-// highPipe makes a pipe whose ends are out of the way of the standard streams.
-func highPipe(p *[2]int) error {
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		return fmt.Errorf("make pipe: %w", err)
-	}
-	for i := range p {
-		fd, err := unix.FcntlInt(uintptr(p[i]), unix.F_DUPFD_CLOEXEC, 10)
-		if err != nil {
-			return fmt.Errorf("move pipe: %w", err)
-		}
-		unix.Close(p[i])
-		p[i] = fd
-	}
-	return nil
-}
-
 // dumpable is what a copy of the keeper is to be, PR_SET_DUMPABLE(2const): 0, and nobody may look into it without
 // CAP_SYS_PTRACE.
 func dumpable() int {
@@ -371,22 +353,4 @@ func closeFD(fd *int) {
 		unix.Close(*fd)
 		*fd = -1
 	}
-}
-
-func readFull(fd int, b []byte) (int, error) {
-	n := 0
-	for n < len(b) {
-		m, err := unix.Read(fd, b[n:])
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return n, err
-		}
-		if m == 0 {
-			break
-		}
-		n += m
-	}
-	return n, nil
 }

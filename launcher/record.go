@@ -104,6 +104,14 @@ func Records(d Dirs) ([]Record, error) {
 	return out, nil
 }
 
+// Busy reports whether the keeper of a network has a sandbox to look after. Records that cannot be listed tell of one.
+func Busy(d Dirs, network string) bool {
+	records, err := Records(d)
+	return err != nil || slices.ContainsFunc(records, func(r Record) bool {
+		return r.KeeperName() == network && r.State != Exited
+	})
+}
+
 // settle corrects a record whose keeper is gone. It returns false for a sandbox that is to be forgotten, as are
 // those that never came to run.
 func (r *Record) settle() bool {
@@ -140,6 +148,14 @@ func Held(d Dirs, network string) bool {
 	defer f.Close()
 	lk := unix.Flock_t{Type: unix.F_RDLCK}
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lk) == nil && lk.Type != unix.F_UNLCK
+}
+
+// InPlace reports whether an open file is the one that its name stands for, now. A lock on one that has been removed
+// keeps nobody off.
+func InPlace(f *os.File) bool {
+	mine, err1 := f.Stat()
+	there, err2 := os.Stat(f.Name())
+	return err1 == nil && err2 == nil && os.SameFile(mine, there)
 }
 
 // TakeLock locks a file for as long as it stays open in this process (open file description lock, fcntl(2)).
@@ -183,9 +199,48 @@ func Find(d Dirs, selector, project string) (*Record, error) {
 	return nil, &Error{Message: fmt.Sprintf("no sandbox %q", selector), Hint: "whisk ps -a", Kind: KindNotFound, Exit: ExitWhisk}
 }
 
-// RemoveSandbox forgets a sandbox that is not running: record, log, writable layer and, when volumes is set, its
-// anonymous volumes. Files in them belong to sub-ids: it must be called inside whisk's user namespace.
+// ErrSandboxHeld says that somebody looks after a sandbox or is removing it.
+var ErrSandboxHeld = errors.New("the sandbox is being started, or removed")
+
+// HoldSandbox locks the folder of a sandbox until the file is closed: for the keeper that looks after it, or for who
+// removes it. ErrSandboxHeld when somebody else does; fs.ErrNotExist when there is no such sandbox.
+func HoldSandbox(d Dirs, id string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(d.Sandbox(id), "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock sandbox %s: %w", id, err)
+	}
+	err = TakeLock(f)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		err = ErrSandboxHeld
+	case err != nil:
+		err = fmt.Errorf("lock sandbox %s: %w", id, err)
+	case !InPlace(f):
+		err = fmt.Errorf("lock sandbox %s: %w", id, fs.ErrNotExist)
+	default:
+		return f, nil
+	}
+	f.Close()
+	return nil, err
+}
+
+// RemoveSandbox forgets a sandbox that nobody holds: record, log, writable layer and, when volumes is set, its anonymous
+// volumes. One that is not there is no error. Files in it belong to sub-ids: it must be called inside whisk's user
+// namespace.
 func RemoveSandbox(d Dirs, id string, volumes bool) error {
+	f, err := HoldSandbox(d, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return RemoveHeldSandbox(d, id, volumes)
+}
+
+// RemoveHeldSandbox is RemoveSandbox for who holds it.
+func RemoveHeldSandbox(d Dirs, id string, volumes bool) error {
 	r, err := ReadRecord(d, id)
 	if err == nil && volumes {
 		for _, v := range r.Volumes {

@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -130,5 +131,42 @@ func TestFindSelectsByIDNameAndApp(t *testing.T) {
 				t.Errorf("want %s, got %v, %v", c.want, r, err)
 			}
 		})
+	}
+}
+
+// TestHeldSandboxIsNotRemoved: who removes a sandbox and who starts it again keep each other off.
+func TestHeldSandboxIsNotRemoved(t *testing.T) {
+	d := Dirs{Data: t.TempDir(), Run: t.TempDir()}
+	r := Record{Spec: Spec{ID: "0123456789ab", Network: "0123456789ab"}, State: Exited}
+	write(t, d, r, false)
+	hold, err := HoldSandbox(d, r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, try := range map[string]func() error{
+		"a second keeper": func() error { _, err := HoldSandbox(d, r.ID); return err },
+		"a removal":       func() error { return RemoveSandbox(d, r.ID, true) },
+	} {
+		if err := try(); !errors.Is(err, ErrSandboxHeld) {
+			t.Errorf("%s: %v, want %v", what, err, ErrSandboxHeld)
+		}
+	}
+	r.State = Created // what a killed keeper leaves; this one lives, though its network's lock is not held
+	write(t, d, r, false)
+	if err := Sweep(d); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadRecord(d, r.ID); err != nil {
+		t.Errorf("swept while it was held: %v", err)
+	}
+	hold.Close()
+	if err := RemoveSandbox(d, r.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := HoldSandbox(d, r.ID); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after the removal: %v", err)
+	}
+	if err := RemoveSandbox(d, r.ID, true); err != nil {
+		t.Errorf("a second removal: %v", err)
 	}
 }

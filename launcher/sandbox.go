@@ -3,11 +3,13 @@ package launcher
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -430,9 +432,10 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 	if len(spec.Argv) == 0 {
 		return nil, &Error{Message: "no command to execute", Exit: ExitWhisk}
 	}
+	ended := &Error{Message: fmt.Sprintf("sandbox %s has ended", s.spec.Name), Hint: "whisk start " + s.spec.Name, Exit: ExitWhisk}
 	select {
 	case <-s.exited:
-		return nil, &Error{Message: fmt.Sprintf("sandbox %s has ended", s.spec.Name), Hint: "whisk start " + s.spec.Name, Exit: ExitWhisk}
+		return nil, ended
 	default:
 	}
 	var p *Process
@@ -472,6 +475,14 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 		s.more.add(p)
 		return err
 	})
+	if errors.Is(err, unix.ENOMEM) || errors.Is(err, errDiedEarly) {
+		// A pid namespace whose process 1 is on its way out says the one, pid_namespaces(7), or kills the child.
+		select {
+		case <-s.exited:
+			return nil, ended
+		case <-time.After(time.Second):
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

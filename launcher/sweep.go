@@ -38,12 +38,7 @@ func Sweep(d Dirs) error {
 		if Held(d, r.KeeperName()) {
 			continue
 		}
-		was := r.State
-		if !r.settle() {
-			faults = append(faults, RemoveSandbox(d, r.ID, true))
-		} else if was == Running {
-			faults = append(faults, r.Write(d))
-		}
+		faults = append(faults, sweepSandbox(d, r))
 	}
 	volumes, _ := os.ReadDir(d.Volumes())
 	for _, e := range volumes {
@@ -58,6 +53,26 @@ func Sweep(d Dirs) error {
 		}
 	}
 	return errors.Join(append(faults, SweepNetworks(d))...)
+}
+
+// sweepSandbox settles the record of a sandbox whose keeper is gone.
+func sweepSandbox(d Dirs, r *Record) error {
+	hold, err := HoldSandbox(d, r.ID)
+	if errors.Is(err, ErrSandboxHeld) || errors.Is(err, fs.ErrNotExist) {
+		return nil // the next keeper has it, or somebody is removing it
+	}
+	if err != nil {
+		return err
+	}
+	defer hold.Close()
+	was := r.State
+	if !r.settle() {
+		return RemoveHeldSandbox(d, r.ID, true)
+	}
+	if was == Running {
+		return r.Write(d)
+	}
+	return nil
 }
 
 // SweepNetworks removes the folders that killed keepers have left in the runtime directory.
@@ -87,13 +102,18 @@ func sweepNetwork(dir string) error {
 		return fmt.Errorf("sweep network: %w", err)
 	}
 	defer f.Close()
-	if TakeLock(f) != nil {
-		return nil
+	sweepUnlocked(dir, f)
+	return nil
+}
+
+// sweepUnlocked removes a network's folder if nobody holds lock, and if that is still the folder's.
+func sweepUnlocked(dir string, lock *os.File) {
+	if TakeLock(lock) != nil || !InPlace(lock) {
+		return
 	}
 	_ = os.Remove(filepath.Join(dir, "control.sock"))
 	_ = os.Remove(filepath.Join(dir, "lock"))
 	_ = os.Remove(dir) // not empty: a keeper has come
-	return nil
 }
 
 // Unswept says whether a killed keeper or command has left something that Sweep would remove or write down. It may

@@ -55,7 +55,7 @@ type Endpoint struct {
 }
 
 // Attach gives the namespace of a sandbox an eth0 with an address of each family, routes and a loopback that is up. The
-// addresses work when it returns.
+// addresses work when it returns. ErrNameTaken is one of its errors.
 func (n *Network) Attach(ctx context.Context, a AttachOptions) (*Endpoint, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -197,6 +197,9 @@ func (e *Endpoint) IPv4() netip.Addr { return e.v4 }
 
 // IPv6 returns the sandbox's IPv6 address.
 func (e *Endpoint) IPv6() netip.Addr { return e.v6 }
+
+// FreeNames gives the sandbox's names to whoever wants them next. It takes no time; Close, which does it too, does.
+func (e *Endpoint) FreeNames() { e.network.names.free(e) }
 
 // Close takes the sandbox off the network: its published ports, connections, names and link go. The kernel takes tens of
 // milliseconds for the link. A sandbox whose namespace has gone already is no error.

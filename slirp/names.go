@@ -1,6 +1,7 @@
 package slirp
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -12,6 +13,9 @@ const hostName = "host.whisk.internal"
 
 // HostName is the name of a Flow to a port of the host's that AttachOptions.HostPorts has opened.
 const HostName = hostName
+
+// ErrNameTaken says that another sandbox has the name in this network.
+var ErrNameTaken = errors.New("is taken")
 
 // names are the addresses that the network's own names stand for. Names are kept in lower case, without the last dot.
 type names struct {
@@ -45,7 +49,7 @@ func (n *names) add(e *Endpoint) error {
 	own := canonical(e.name)
 	for _, other := range n.byName[own] {
 		if own != "" && canonical(other.name) == own {
-			return fmt.Errorf("name %q is taken in network %q", e.name, n.network)
+			return fmt.Errorf("name %q %w in network %q", e.name, ErrNameTaken, n.network)
 		}
 	}
 	for _, name := range e.names() {
@@ -56,6 +60,15 @@ func (n *names) add(e *Endpoint) error {
 }
 
 func (n *names) remove(e *Endpoint) {
+	n.free(e)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.byAddr, e.v4)
+	delete(n.byAddr, e.v6)
+}
+
+// free takes the names of e away, and leaves its addresses.
+func (n *names) free(e *Endpoint) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, name := range e.names() {
@@ -69,8 +82,6 @@ func (n *names) remove(e *Endpoint) {
 			delete(n.byName, name)
 		}
 	}
-	delete(n.byAddr, e.v4)
-	delete(n.byAddr, e.v6)
 }
 
 // lookup finds the addresses of a canonical name that a sandbox may reach; nil stands for the host, which reaches all.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/slirp"
@@ -17,6 +18,7 @@ import (
 type ahead struct {
 	namespaces chan made[*launcher.Namespaces]
 	endpoint   chan made[*slirp.Endpoint] // nothing for a sandbox without a network
+	attach     func() (*slirp.Endpoint, error)
 }
 
 // made is a thing or why it is not there.
@@ -58,23 +60,35 @@ func (s *server) goAhead(spec *launcher.Spec, wish netip.Addr) *ahead {
 		}
 		options.Isolate = options.Isolate || s.settings.Isolate
 		options.NetNS = int(ns.NetNS().Fd())
-		ep, err := n.it.Attach(s.ctx, options)
-		if err != nil {
-			err = fmt.Errorf("join network: %w", err)
+		a.attach = func() (*slirp.Endpoint, error) {
+			ep, err := n.it.Attach(s.ctx, options)
+			if err != nil {
+				return nil, fmt.Errorf("join network: %w", err)
+			}
+			return ep, nil
 		}
+		ep, err := a.attach()
 		a.endpoint <- made[*slirp.Endpoint]{ep, err}
 	}()
 	return a
 }
 
+// nameWait is how long another may hold a name that our record has: one that wanted it, too, and has come too late.
+const nameWait = 500 * time.Millisecond
+
 // join waits for the endpoint.
 func (a *ahead) join(ctx context.Context) (*slirp.Endpoint, error) {
+	var ep made[*slirp.Endpoint]
 	select {
-	case ep := <-a.endpoint:
-		return ep.it, ep.err
+	case ep = <-a.endpoint:
 	case <-ctx.Done():
 		return nil, errors.Join(ctx.Err(), a.leave())
 	}
+	for end := time.Now().Add(nameWait); errors.Is(ep.err, slirp.ErrNameTaken) && time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(5 * time.Millisecond)
+		ep.it, ep.err = a.attach()
+	}
+	return ep.it, ep.err
 }
 
 // leave takes back the endpoint, whose namespace must live until it has been made.

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -20,12 +19,13 @@ import (
 	"github.com/whisk-sandbox/whisk/launcher/cgroup"
 )
 
-// ErrNoKeeper says that no keeper holds the network.
-var ErrNoKeeper = errors.New("no keeper holds this network")
+// ErrNoKeeper says that no keeper holds the network, or no longer: nothing runs on it.
+var ErrNoKeeper error = &launcher.Error{Message: "the sandbox is not running", Hint: "whisk ps -a", Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
 
 // Client speaks to the keeper of one network. It is safe for use by several goroutines.
 type Client struct {
-	dir string // the network's folder
+	dirs    launcher.Dirs
+	network string
 
 	mu    sync.Mutex
 	first net.Conn // the connection that a new keeper was born with; used up by the first request
@@ -36,7 +36,7 @@ type Client struct {
 
 // Dial finds the keeper of a network; ErrNoKeeper when there is none.
 func Dial(ctx context.Context, dirs launcher.Dirs, network string) (*Client, error) {
-	c := &Client{dir: dirs.Network(network)}
+	c := &Client{dirs: dirs, network: network}
 	conn, err := c.find(ctx)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
 		return nil, ErrNoKeeper
@@ -65,7 +65,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 // find connects to a keeper that listens.
 func (c *Client) find(ctx context.Context) (net.Conn, error) {
 	// A socket's path is limited to 108 bytes, unix(7); its folder's descriptor has a short one.
-	dir, err := os.Open(c.dir)
+	dir, err := os.Open(c.dirs.Network(c.network))
 	if err != nil {
 		return nil, err
 	}
@@ -97,8 +97,11 @@ func (c *Client) do(ctx context.Context, path string, body any, files []*os.File
 	for range 10 {
 		err = c.try(ctx, path, doc, files, each)
 		var e *launcher.Error
-		if c.again == nil || !errors.As(err, &e) || e.Kind != launcher.KindLeaving {
+		if !errors.As(err, &e) || e.Kind != launcher.KindLeaving {
 			return err
+		}
+		if c.again == nil {
+			return ErrNoKeeper
 		}
 	}
 	return err
@@ -284,10 +287,10 @@ func (c *Client) Down(ctx context.Context, r DownRequest, each func(Event)) erro
 	return c.do(ctx, "/v1/down", r, nil, each)
 }
 
-// WaitGone returns when the keeper has let go of its network, with its namespaces and files.
+// WaitGone returns when the keeper has let go of its network, with its namespaces and files, or when it has been given
+// another sandbox meanwhile and stays.
 func (c *Client) WaitGone(ctx context.Context) error {
-	dirs := launcher.Dirs{Run: filepath.Dir(filepath.Dir(c.dir))}
-	for launcher.Held(dirs, filepath.Base(c.dir)) {
+	for launcher.Held(c.dirs, c.network) && !launcher.Busy(c.dirs, c.network) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -160,9 +160,7 @@ func takeNetwork(dir string) (*os.File, error) {
 			f.Close()
 			return nil, fmt.Errorf("lock network: %w", err)
 		}
-		mine, err1 := f.Stat()
-		there, err2 := os.Stat(f.Name())
-		if err1 == nil && err2 == nil && os.SameFile(mine, there) {
+		if launcher.InPlace(f) {
 			return f, nil
 		}
 		f.Close()

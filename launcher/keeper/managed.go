@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -28,6 +29,7 @@ type managed struct {
 	s    *server
 	base *launcher.Base
 
+	hold     *os.File // the lock of its folder, until it is gone
 	mu       sync.Mutex
 	rec      launcher.Record
 	sb       *launcher.Sandbox
@@ -90,10 +92,17 @@ func (s *server) create(ctx context.Context, spec *launcher.Spec, old *launcher.
 	return m, nil
 }
 
+// errStarting says that another request is starting the sandbox.
+var errStarting = errors.New("the sandbox is being started")
+
 // enter gives the sandbox its name and folder.
 func (m *managed) enter(known bool) error {
 	d := m.s.doc.Dirs
-	if !known {
+	if known {
+		if err := m.takeFolder(); err != nil {
+			return err
+		}
+	} else {
 		if err := os.MkdirAll(d.Sandboxes(), 0o700); err != nil {
 			return fmt.Errorf("make sandbox: %w", err)
 		}
@@ -108,18 +117,54 @@ func (m *managed) enter(known bool) error {
 	}
 	m.s.mu.Lock()
 	defer m.s.mu.Unlock()
-	if m.s.sandboxes[m.rec.ID] != nil {
-		return fmt.Errorf("sandbox %s is running", m.rec.ID)
-	}
-	m.s.sandboxes[m.rec.ID] = m
+	m.s.sandboxes[m.rec.ID] = m // whose folder we hold
 	return nil
+}
+
+// takeFolder holds the folder of a sandbox that has ended, if nobody has removed it meanwhile.
+func (m *managed) takeFolder() error {
+	d, id := m.s.doc.Dirs, m.rec.ID
+	hold, err := launcher.HoldSandbox(d, id)
+	if errors.Is(err, launcher.ErrSandboxHeld) {
+		m.s.mu.Lock()
+		defer m.s.mu.Unlock()
+		if m.s.sandboxes[id] != nil {
+			return errStarting
+		}
+		return notFound(id)
+	}
+	if err == nil {
+		var rec *launcher.Record
+		if rec, err = launcher.ReadRecord(d, id); err == nil {
+			m.hold, m.rec = hold, *rec
+			return nil
+		}
+		hold.Close()
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return notFound(id)
+	}
+	return err
+}
+
+func notFound(id string) error {
+	return &launcher.Error{Message: fmt.Sprintf("no sandbox %s", strconv.Quote(id)), Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
 }
 
 func (m *managed) makeFolder() error {
 	if err := os.Mkdir(m.s.doc.Dirs.Sandbox(m.rec.ID), 0o711); err != nil {
 		return fmt.Errorf("make sandbox: %w", err)
 	}
-	return m.rec.Write(m.s.doc.Dirs)
+	hold, err := launcher.HoldSandbox(m.s.doc.Dirs, m.rec.ID)
+	if err != nil {
+		return err
+	}
+	m.hold = hold
+	if err := m.rec.Write(m.s.doc.Dirs); err != nil {
+		hold.Close()
+		return err
+	}
+	return nil
 }
 
 // takeName makes the folder while no other keeper can give the same name away.
@@ -427,6 +472,9 @@ func (m *managed) restarts(code int) bool {
 // tens of milliseconds, behind the user's back.
 func (m *managed) finish(code int, fault string) {
 	m.mu.Lock()
+	if m.ep != nil {
+		m.ep.FreeNames() // before the record says that the next sandbox may have the name
+	}
 	r := &m.rec
 	m.finished = true
 	r.State, r.ExitCode, r.FinishedAt, r.Error = launcher.Exited, code, time.Now().UTC(), fault
@@ -470,6 +518,7 @@ func (m *managed) drop() {
 	}
 	m.s.mu.Lock()
 	delete(m.s.sandboxes, id)
+	m.hold.Close()
 	m.s.mu.Unlock()
 	close(m.gone)
 	m.s.release()
@@ -483,7 +532,7 @@ func (m *managed) forget() error {
 			faults = append(faults, err)
 		}
 	}
-	return errors.Join(append(faults, launcher.RemoveSandbox(m.s.doc.Dirs, m.rec.ID, true))...)
+	return errors.Join(append(faults, launcher.RemoveHeldSandbox(m.s.doc.Dirs, m.rec.ID, true))...)
 }
 
 func (m *managed) code() int {

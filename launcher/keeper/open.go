@@ -53,7 +53,7 @@ func Open(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map,
 	if err != nil {
 		return nil, err
 	}
-	return &Client{dir: dirs.Network(network), first: conn, again: again}, nil
+	return &Client{dirs: dirs, network: network, first: conn, again: again}, nil
 }
 
 // connect finds a keeper that listens, or starts one that is born with a connection. A keeper on its way out holds
@@ -63,7 +63,7 @@ func connect(ctx context.Context, dirs launcher.Dirs, network string, m userns.M
 		return nil, err
 	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
-		c := &Client{dir: dirs.Network(network)}
+		c := &Client{dirs: dirs, network: network}
 		conn, err := c.find(ctx)
 		if err == nil {
 			return conn, nil

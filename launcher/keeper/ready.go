@@ -159,6 +159,12 @@ func (m *managed) endedEarly() error {
 	if _, err := m.end(); err != nil {
 		return appError(m.rec.App.Name, err)
 	}
+	m.mu.Lock()
+	stopping := m.stopping
+	m.mu.Unlock()
+	if stopping {
+		return &launcher.Error{Message: fmt.Sprintf("app %q was stopped before it was ready", m.rec.App.Name), Exit: launcher.ExitWhisk}
+	}
 	msg := fmt.Sprintf("app %q ended with exit code %d before it was ready", m.rec.App.Name, m.code())
 	var last string
 	_ = launcher.ReadLog(context.Background(), m.s.doc.Dirs, m.rec.ID, launcher.LogOptions{Tail: 1}, func(l launcher.LogLine) error {

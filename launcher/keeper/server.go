@@ -40,6 +40,8 @@ type server struct {
 	spent     bool // the network was one sandbox's own, which has ended: it takes no other
 	idle      chan struct{}
 
+	turn chan struct{} // full while an up starts apps
+
 	netOnce sync.Once
 	net     *slirp.Network
 	netErr  error
@@ -58,7 +60,7 @@ type server struct {
 }
 
 func newServer(ctx context.Context, doc *stage) *server {
-	return &server{ctx: ctx, doc: doc, sandboxes: map[string]*managed{}, idle: make(chan struct{}), flows: newFlowLog()}
+	return &server{ctx: ctx, doc: doc, sandboxes: map[string]*managed{}, idle: make(chan struct{}), turn: make(chan struct{}, 1), flows: newFlowLog()}
 }
 
 // serve answers requests until nothing is left to look after.
@@ -353,9 +355,12 @@ func (s *server) handleStart(r *http.Request, out *reply) error {
 	}
 	rec, err := launcher.ReadRecord(s.doc.Dirs, id)
 	if err != nil {
-		return &launcher.Error{Message: fmt.Sprintf("no sandbox %s", strconv.Quote(id)), Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
+		return notFound(id)
 	}
 	m, err = s.create(r.Context(), &rec.Spec, rec)
+	if errors.Is(err, errStarting) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 // handleUp makes and starts the sandboxes of a project, each when those it depends on are ready, others at the
 // same time. If one fails, or the client goes away before all are ready, those that it started are stopped again.
+// Requests of several clients take their turns, so that the next finds whole apps or none.
 func (s *server) handleUp(r *http.Request, out *reply) error {
 	var req UpRequest
 	if err := readBody(r, &req); err != nil {
@@ -23,6 +24,11 @@ func (s *server) handleUp(r *http.Request, out *reply) error {
 	if err := s.allImages(r.Context(), req.Specs); err != nil {
 		return err
 	}
+	done, err := s.takeTurn(r.Context(), out)
+	if err != nil {
+		return err
+	}
+	defer done()
 	if err := s.forgetFlows(req.Specs); err != nil {
 		return err
 	}
@@ -30,7 +36,7 @@ func (s *server) handleUp(r *http.Request, out *reply) error {
 	for _, spec := range req.Specs {
 		u.ready[spec.App.Name] = make(chan struct{})
 	}
-	err := u.run(r.Context())
+	err = u.run(r.Context())
 	if err == nil && r.Context().Err() != nil {
 		err = r.Context().Err()
 	}
@@ -41,6 +47,7 @@ func (s *server) handleUp(r *http.Request, out *reply) error {
 	if !req.Attach {
 		return nil
 	}
+	done()
 	for _, m := range u.all() {
 		select {
 		case <-m.ended:
@@ -54,6 +61,21 @@ func (s *server) handleUp(r *http.Request, out *reply) error {
 		}
 	}
 	return nil
+}
+
+// takeTurn waits for the up that is under way. done gives the turn away, and may be called more than once.
+func (s *server) takeTurn(ctx context.Context, out *reply) (done func(), err error) {
+	select {
+	case s.turn <- struct{}{}:
+	default:
+		out.send(Event{Type: EventWarning, Text: "waiting for another up of this project"})
+		select {
+		case s.turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return sync.OnceFunc(func() { <-s.turn }), nil
 }
 
 // forgetFlows begins a new egress log with a network that comes up; down has left the old one to be read.

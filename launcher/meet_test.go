@@ -1,0 +1,76 @@
+package launcher
+
+import (
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// killedWhileItForks asks this test binary to be a keeper that is killed so many microseconds after it began to fork.
+const killedWhileItForks = "WHISK_TEST_KILLED_WHILE_IT_FORKS"
+
+// TestKilledKeeperLeavesNoChild kills a keeper in the microseconds in which its child is not yet tied to its life. A
+// process that is left holds the pipe open.
+func TestKilledKeeperLeavesNoChild(t *testing.T) {
+	if s := os.Getenv(killedWhileItForks); s != "" {
+		forkAndDie(t, s)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		delay := rand.IntN(600)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		keeper := exec.Command(exe, "-test.run=^"+t.Name()+"$")
+		keeper.Env = append(os.Environ(), killedWhileItForks+"="+strconv.Itoa(delay))
+		keeper.ExtraFiles = []*os.File{w}
+		if err := keeper.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		if err := keeper.Wait(); err == nil {
+			t.Fatal("the keeper was not killed")
+		}
+		if err := r.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(r); err != nil {
+			t.Fatalf("round %d: a keeper that was killed %d µs after it began to fork left its child: %v", i, delay, err)
+		}
+		r.Close()
+	}
+}
+
+// forkAndDie does not return. The child is one that changes its user id, after which it asks a second time.
+func forkAndDie(t *testing.T, delay string) {
+	after, err := strconv.Atoi(delay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	go func() {
+		for begin := time.Now(); time.Since(begin) < time.Duration(after)*time.Microsecond; {
+		}
+		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+	}()
+	held := os.NewFile(3, "held")
+	_, _, err = birth(born{stdio: &[3]*os.File{held, held, held}, app: func(s *script) {
+		s.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
+		meetKeeper(s, -1)
+		s.add("execute", tryNext, unix.SYS_EXECVE, "/bin/sleep", []string{"sleep", "60"}, []string(nil))
+	}})
+	t.Log(err)
+	time.Sleep(time.Minute)
+	t.Fatal("still alive")
+}
