@@ -25,6 +25,7 @@ type sandboxFlags struct {
 	Pull       string   `enum:"missing,always,never" default:"missing" placeholder:"WHEN" help:"Fetch the image: missing, always or never."`
 
 	Publish      []string `group:"Network" short:"p" sep:"none" placeholder:"[IP:]HOST:APP" help:"Forward a host port, or a range, to the app; add /udp for UDP. Host port 0 picks a free one."`
+	PublishAll   bool     `group:"Network" short:"P" help:"Forward a free host port to each port that the image exposes."`
 	Network      string   `group:"Network" placeholder:"NAME" help:"Network to join, or none for loopback only; without it the sandbox has one of its own."`
 	NetworkAlias []string `group:"Network" sep:"none" placeholder:"NAME" help:"Further name for the sandbox on its network."`
 	Link         []string `group:"Network" sep:"none" placeholder:"NAME" help:"Reach another sandbox of the network by that name, where one of the two is isolated."`
@@ -203,7 +204,8 @@ func (f *sandboxFlags) network(spec *launcher.Spec, _ surroundings) error {
 		}
 		spec.App.Ports = append(spec.App.Ports, port)
 	}
-	if spec.Network == "none" && len(f.Publish) > 0 {
+	spec.PublishAll = f.PublishAll
+	if spec.Network == "none" && (len(f.Publish) > 0 || f.PublishAll) {
 		return usage("leave out one of the two", "--publish: a sandbox with --network none has no port to reach")
 	}
 	for _, alias := range f.NetworkAlias {
