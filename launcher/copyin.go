@@ -129,7 +129,11 @@ func (c *copyIn) entry(h *tar.Header, content io.Reader) error {
 	if madeUp(at) {
 		return &Error{Message: fmt.Sprintf("%q cannot be copied to what the kernel makes up", h.Name), Exit: ExitWhisk}
 	}
-	if err := c.make(at, base, h, content); err != nil {
+	err = c.make(at, base, h, content)
+	if h.Typeflag == tar.TypeDir && errors.Is(err, unix.ENOTDIR) {
+		return &Error{Message: fmt.Sprintf("%q in the sandbox is a link or a file, and a folder was to go there", name), Hint: "name the folder that it leads to", Exit: ExitWhisk}
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
