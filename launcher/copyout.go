@@ -22,9 +22,11 @@ import (
 // maxCopyDepth bounds how deep folders are followed; each level holds two descriptors.
 const maxCopyDepth = 256
 
+const copiesInRoot wall.Name = "copies in the sandbox's root"
+
 // resolveCopy opens what a copy names (O_PATH), in the root's own sense.
 func (s *Sandbox) resolveCopy(name string, flags int) (int, error) {
-	if !wall.Up("copies in the sandbox's root") {
+	if !wall.Up(copiesInRoot) {
 		return unix.Open(fmt.Sprintf("/proc/thread-self/fd/%d%s", s.b.root.fd, path.Clean("/"+name)), flags|unix.O_PATH|unix.O_CLOEXEC, 0)
 	}
 	return s.b.root.openat2(name, flags|unix.O_PATH, 0, 0)
@@ -136,7 +138,11 @@ func (c *copyOut) folder(fd int, h *tar.Header, depth int) error {
 		return err
 	}
 	for _, name := range names {
-		below, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		flags := unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
+		if !wall.Up(copiesInRoot) {
+			flags &^= unix.O_NOFOLLOW
+		}
+		below, err := unix.Openat(dir, name, flags, 0)
 		if errors.Is(err, unix.ENOENT) {
 			continue // it has been removed meanwhile
 		}
