@@ -196,6 +196,7 @@ func params(dir string) testscript.Params {
 //
 //	$HOME    $WORK/home, with whisk's store below it
 //	$IMAGES  the fixture images' OCI layout
+//	$LAYOUTS data folders as whisks of before have left them
 //	$BREACH  the folder of the whisk whose walls can be taken down
 //	$WHISK_TEST_ID marks every process that the script starts
 func setup(env *testscript.Env) error {
@@ -207,6 +208,10 @@ func setup(env *testscript.Env) error {
 	}
 	home := filepath.Join(env.WorkDir, "home")
 	if err := os.MkdirAll(home, 0o700); err != nil {
+		return err
+	}
+	layouts, err := filepath.Abs("testdata/layouts")
+	if err != nil {
 		return err
 	}
 	bin := filepath.Dir(os.Getenv(envBinary))
@@ -222,6 +227,7 @@ func setup(env *testscript.Env) error {
 		"PATH":            bin + ":" + env.Getenv("PATH") + ":/usr/sbin:/sbin",
 		"BREACH":          filepath.Dir(os.Getenv(envBreach)),
 		"IMAGES":          os.Getenv(envImages),
+		"LAYOUTS":         layouts,
 		"WHISK_TEST_ID":   w.id,
 	} {
 		env.Setenv(key, value)

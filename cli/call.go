@@ -92,7 +92,11 @@ func (c *call) dispatch(ctx context.Context) error {
 		}
 	}
 	if _, examines := cmd.(*doctorCmd); !c.inside && !examines {
-		if err := c.dirs.Upgrade(); err != nil {
+		err := c.dirs.Upgrade()
+		if e, ok := errors.AsType[*launcher.Error](err); ok && e.Kind == launcher.KindOlderRuns && onlyEnds(cmd) {
+			err = nil
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -103,6 +107,16 @@ func (c *call) dispatch(ctx context.Context) error {
 	default:
 		return in.runInside(ctx, c)
 	}
+}
+
+// onlyEnds tells whether a command reads no more than records, and ends what runs or shows it: it is what makes way for
+// the migration of a store that an earlier whisk's sandboxes still run on.
+func onlyEnds(cmd command) bool {
+	switch cmd.(type) {
+	case *stopCmd, *psCmd:
+		return true
+	}
+	return false
 }
 
 // userns finds the id map, and says once to each user when it is the lesser one.

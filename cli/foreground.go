@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/launcher/keeper"
 	"github.com/whisk-sandbox/whisk/launcher/terminal"
 )
@@ -28,6 +29,7 @@ type foreground struct {
 	id     string // of the sandbox
 	stdin  bool
 	keys   []byte // that detach
+	log    bool   // what a terminal shows is kept for whisk logs
 	begin  func(context.Context, keeper.Streams, func(keeper.Event)) error
 	// signal passes a signal on to the app, or to the further command that exec names.
 	signal func(ctx context.Context, exec string, number int) error
@@ -76,6 +78,14 @@ func (f *foreground) run(ctx context.Context) error {
 		o := terminal.Options{Out: f.out, DetachKeys: f.keys}
 		if f.stdin {
 			o.In = f.in
+		}
+		if f.log {
+			log, err := launcher.OpenLog(f.dirs.Log(f.id))
+			if err != nil {
+				f.warnf("the output is not kept: %v", err)
+			} else {
+				o.Log = log.Writer("stdout")
+			}
 		}
 		if session, sessionErr = terminal.Attach(master, o); sessionErr != nil {
 			cancel()

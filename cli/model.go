@@ -28,6 +28,7 @@ func commands() []entry {
 	return []entry{
 		{"run", groupSandboxes, "Run a command in a new sandbox.", func() any { return new(runCmd) }},
 		{"exec", groupSandboxes, "Run a further command in a running sandbox.", func() any { return new(execCmd) }},
+		{"cp", groupSandboxes, "Copy files into and out of a sandbox.", func() any { return new(cpCmd) }},
 		{"ps", groupSandboxes, "List sandboxes.", func() any { return new(psCmd) }},
 		{"logs", groupSandboxes, "Show what apps have written.", func() any { return new(logsCmd) }},
 		{"stop", groupSandboxes, "Stop sandboxes.", func() any { return new(stopCmd) }},

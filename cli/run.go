@@ -20,6 +20,7 @@ type runCmd struct {
 	Interactive bool   `short:"i" help:"Keep standard input open for the app."`
 	TTY         bool   `name:"tty" short:"t" help:"Give the app a terminal."`
 	DetachKeys  string `default:"ctrl-p,ctrl-q" placeholder:"KEYS" help:"Keys that leave the app running in the background; empty for none."`
+	CIDFile     string `name:"cidfile" placeholder:"FILE" help:"Write the sandbox's id to a file, which must not be there."`
 	sandboxFlags
 	Argv []string `arg:"" optional:"" passthrough:"partial" placeholder:"IMAGE [COMMAND…]" help:"Image, and the command to run in place of the image's."`
 }
@@ -71,6 +72,11 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	cid, err := c.cidFile(r.CIDFile)
+	if err != nil {
+		return err
+	}
+	defer cid.close()
 	return c.withImages(ctx, r.Pull, r.Platform, func() error {
 		client, err := keeper.Open(ctx, c.dirs, spec.KeeperName(), m, networkEgress(spec))
 		if err != nil {
@@ -82,14 +88,24 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 			if err := client.RunDetached(ctx, *spec, c.warnings); err != nil {
 				return err
 			}
+			if err := cid.write(spec.ID); err != nil {
+				return err
+			}
 			_, err := fmt.Fprintln(c.out, spec.ID)
 			return err
 		}
 		f := foreground{
-			call: c, client: client, id: spec.ID, stdin: r.Interactive, keys: keys,
+			call: c, client: client, id: spec.ID, stdin: r.Interactive, keys: keys, log: !r.Remove,
 			signal: func(ctx context.Context, _ string, n int) error { return client.Signal(ctx, spec.ID, n) },
 			begin: func(ctx context.Context, s keeper.Streams, each func(keeper.Event)) error {
-				return client.Run(ctx, *spec, s, each)
+				return client.Run(ctx, *spec, s, func(ev keeper.Event) {
+					if ev.Type == keeper.EventStarted {
+						if err := cid.write(spec.ID); err != nil {
+							c.warn(err.Error())
+						}
+					}
+					each(ev)
+				})
 			},
 		}
 		return f.run(ctx)

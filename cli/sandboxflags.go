@@ -25,6 +25,7 @@ type sandboxFlags struct {
 	Pull       string   `enum:"missing,always,never" default:"missing" placeholder:"WHEN" help:"Fetch the image: missing, always or never."`
 
 	Publish      []string `group:"Network" short:"p" sep:"none" placeholder:"[IP:]HOST:APP" help:"Forward a host port, or a range, to the app; add /udp for UDP. Host port 0 picks a free one."`
+	PublishAll   bool     `group:"Network" short:"P" help:"Forward a free host port to each port that the image exposes."`
 	Network      string   `group:"Network" placeholder:"NAME" help:"Network to join, or none for loopback only; without it the sandbox has one of its own."`
 	NetworkAlias []string `group:"Network" sep:"none" placeholder:"NAME" help:"Further name for the sandbox on its network."`
 	Link         []string `group:"Network" sep:"none" placeholder:"NAME" help:"Reach another sandbox of the network by that name, where one of the two is isolated."`
@@ -47,7 +48,9 @@ type sandboxFlags struct {
 	Memory      string   `group:"Rights and limits" short:"m" placeholder:"SIZE" help:"Limit memory: bytes, or with b, k, m or g."`
 	CPUs        string   `name:"cpus" group:"Rights and limits" placeholder:"NUMBER" help:"Limit processor time to so many processors."`
 	PidsLimit   int64    `group:"Rights and limits" placeholder:"NUMBER" help:"Limit the number of processes; -1 for no limit."`
-	Ulimit      []string `group:"Rights and limits" sep:"none" placeholder:"NAME=SOFT[:HARD]" help:"Set a resource limit."`
+	BlkioWeight string   `group:"Rights and limits" placeholder:"NUMBER" help:"Share of the disks' time beside other sandboxes: 10 to 1000."`
+	deviceRateFlags
+	Ulimit []string `group:"Rights and limits" sep:"none" placeholder:"NAME=SOFT[:HARD]" help:"Set a resource limit."`
 	machineFlags
 
 	Init        bool   `group:"Life" default:"true" help:"Let whisk's init be process 1; --init=false for the app itself."`
@@ -201,7 +204,8 @@ func (f *sandboxFlags) network(spec *launcher.Spec, _ surroundings) error {
 		}
 		spec.App.Ports = append(spec.App.Ports, port)
 	}
-	if spec.Network == "none" && len(f.Publish) > 0 {
+	spec.PublishAll = f.PublishAll
+	if spec.Network == "none" && (len(f.Publish) > 0 || f.PublishAll) {
 		return usage("leave out one of the two", "--publish: a sandbox with --network none has no port to reach")
 	}
 	for _, alias := range f.NetworkAlias {
@@ -349,6 +353,14 @@ func (f *sandboxFlags) limits(spec *launcher.Spec, _ surroundings) error {
 		return usage("-1 means no limit", "--pids-limit: %d is below -1", f.PidsLimit)
 	}
 	spec.App.Pids = max(f.PidsLimit, 0)
+	if f.BlkioWeight != "" {
+		if spec.App.BlkioWeight, err = config.ParseBlkioWeight(f.BlkioWeight); err != nil {
+			return flagFault("--blkio-weight", err)
+		}
+	}
+	if spec.App.DeviceRates, err = f.rates(); err != nil {
+		return err
+	}
 	for _, u := range f.Ulimit {
 		limit, err := config.ParseUlimit(u)
 		if err != nil {

@@ -8,11 +8,12 @@ import (
 )
 
 type updateCmd struct {
-	Memory    string   `short:"m" placeholder:"SIZE" help:"Limit memory: bytes, or with b, k, m or g; 0 for no limit."`
-	CPUs      string   `name:"cpus" placeholder:"NUMBER" help:"Limit processor time to so many processors; 0 for no limit."`
-	PidsLimit *int64   `placeholder:"NUMBER" help:"Limit the number of processes; -1 for no limit."`
-	File      string   `placeholder:"FILE" help:"The project's whisk.toml."`
-	Sandboxes []string `arg:"" placeholder:"SANDBOX" help:"Sandboxes that run."`
+	Memory      string   `short:"m" placeholder:"SIZE" help:"Limit memory: bytes, or with b, k, m or g; 0 for no limit."`
+	CPUs        string   `name:"cpus" placeholder:"NUMBER" help:"Limit processor time to so many processors; 0 for no limit."`
+	PidsLimit   *int64   `placeholder:"NUMBER" help:"Limit the number of processes; -1 for no limit."`
+	BlkioWeight string   `placeholder:"NUMBER" help:"Share of the disks' time beside other sandboxes: 10 to 1000; 0 for the usual one."`
+	File        string   `placeholder:"FILE" help:"The project's whisk.toml."`
+	Sandboxes   []string `arg:"" placeholder:"SANDBOX" help:"Sandboxes that run."`
 }
 
 // Help is what kong shows below the flags.
@@ -27,8 +28,8 @@ Examples:
 }
 
 func (u *updateCmd) run(ctx context.Context, c *call) error {
-	if u.Memory == "" && u.CPUs == "" && u.PidsLimit == nil {
-		return usage("name a limit: --memory, --cpus or --pids-limit", "nothing to change")
+	if u.Memory == "" && u.CPUs == "" && u.PidsLimit == nil && u.BlkioWeight == "" {
+		return usage("name a limit: --memory, --cpus, --pids-limit or --blkio-weight", "nothing to change")
 	}
 	var change config.App
 	var err error
@@ -47,6 +48,11 @@ func (u *updateCmd) run(ctx context.Context, c *call) error {
 			return usage("-1 means no limit", "--pids-limit: %d is below -1", *u.PidsLimit)
 		}
 		change.Pids = *u.PidsLimit
+	}
+	if u.BlkioWeight != "" {
+		if change.BlkioWeight, err = config.ParseBlkioWeight(u.BlkioWeight); err != nil {
+			return flagFault("--blkio-weight", err)
+		}
 	}
 	records, err := c.records(u.Sandboxes, u.File)
 	if err != nil {
@@ -71,6 +77,9 @@ func (u *updateCmd) apply(ctx context.Context, c *call, r *launcher.Record, chan
 	}
 	if u.PidsLimit != nil {
 		app.Pids = change.Pids
+	}
+	if u.BlkioWeight != "" {
+		app.BlkioWeight = change.BlkioWeight
 	}
 	client, err := c.keeperOf(ctx, r)
 	if err != nil {

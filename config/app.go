@@ -33,6 +33,8 @@ type App struct {
 	Memory      int64 // bytes; 0: no limit
 	CPUs        float64
 	Pids        int64
+	BlkioWeight int64        // share of the disks' time beside others, 10 to 1000; 0: the kernel's own
+	DeviceRates []DeviceRate `json:",omitempty"`
 	Restart     Restart
 	ExtraHosts  []Host
 	DependsOn   []string // names of apps that must be ready first

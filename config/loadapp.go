@@ -117,6 +117,13 @@ func appKeys() []key[appPlaces] {
 		{"pids", func(d *decoder, n *node, a *appPlaces) {
 			parsed(d, n, "pids", "an integer", ParsePids, &a.app.Pids, str, integer)
 		}},
+		{"blkio_weight", func(d *decoder, n *node, a *appPlaces) {
+			parsed(d, n, "blkio_weight", "an integer", ParseBlkioWeight, &a.app.BlkioWeight, str, integer)
+		}},
+		{"device_read_bps", func(d *decoder, n *node, a *appPlaces) { d.rates(n, "device_read_bps", ReadBPS, a) }},
+		{"device_write_bps", func(d *decoder, n *node, a *appPlaces) { d.rates(n, "device_write_bps", WriteBPS, a) }},
+		{"device_read_iops", func(d *decoder, n *node, a *appPlaces) { d.rates(n, "device_read_iops", ReadIOPS, a) }},
+		{"device_write_iops", func(d *decoder, n *node, a *appPlaces) { d.rates(n, "device_write_iops", WriteIOPS, a) }},
 		{"restart", func(d *decoder, n *node, a *appPlaces) {
 			parsed(d, n, "restart", "a string", ParseRestart, &a.app.Restart, str)
 		}},

@@ -67,6 +67,18 @@ func (d *decoder) tmpfs(n *node, a *appPlaces) {
 	})
 }
 
+// rates reads rates of devices, PATH:RATE.
+func (d *decoder) rates(n *node, key string, kind RateKind, a *appPlaces) {
+	d.strings(n, key, func(item *node, s string) {
+		all, err := AddDeviceRate(a.app.DeviceRates, kind, s)
+		if err != nil {
+			d.fail(item.offset, "", "%v", err)
+			return
+		}
+		a.app.DeviceRates = all
+	})
+}
+
 // dependsOn reads the apps that must be ready first.
 func (d *decoder) dependsOn(n *node, a *appPlaces) {
 	d.list(n, "depends_on", "names of apps", func(item *node) {

@@ -64,7 +64,25 @@ func (s *Store) ingest(ctx context.Context, b *bundle, names []string, p Progres
 	if err := s.sweep(); err != nil {
 		return nil, storeError(s.opts.GraphRoot, "writing", err)
 	}
-	var err error
+	if err := s.put(ctx, b, names, p); err != nil {
+		return nil, err
+	}
+	if err := s.prune(); err != nil {
+		return nil, storeError(s.opts.GraphRoot, "writing", err)
+	}
+	return s.Lookup(ctx, b.id())
+}
+
+// put brings layers and record into the store while nobody prunes it.
+func (s *Store) put(ctx context.Context, b *bundle, names []string, p Progress) error {
+	lock, err := s.shareIngest(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return storeError(s.opts.GraphRoot, "writing", err)
+	}
+	defer lock.Close()
 	for range retries {
 		var top string
 		var layers []layerInfo
@@ -72,14 +90,11 @@ func (s *Store) ingest(ctx context.Context, b *bundle, names []string, p Progres
 		if err == nil {
 			err = s.record(b, top, layers, names)
 		}
-		if err == nil {
-			return s.Lookup(ctx, b.id())
-		}
-		if !errors.Is(err, storage.ErrLayerUnknown) {
-			break
+		if err == nil || !errors.Is(err, storage.ErrLayerUnknown) {
+			return err
 		}
 	}
-	return nil, err
+	return err
 }
 
 // id is the image's: the digest of its config.

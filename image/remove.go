@@ -20,7 +20,7 @@ type RemoveOptions struct {
 }
 
 // Remove does what docker rmi does. A name takes that name off, and with the last one the image goes; an id takes the
-// image with all its names, if there is at most one or with Force. Layers that no other image has are deleted.
+// image with all its names, if there is at most one or with Force. Layers that no image has are deleted.
 //
 // It returns the names taken off and the ids of images deleted (digits only). An image that is in use is an
 // *InUseError, unless other names remain on it; one that is not there a *NotFoundError.
@@ -64,7 +64,7 @@ func (s *Store) Remove(ctx context.Context, name string, opts RemoveOptions) (un
 		}
 		return nil, nil, storeError(s.opts.GraphRoot, "writing", err)
 	}
-	return slices.Sorted(slices.Values(img.Names)), []string{img.ID}, nil
+	return slices.Sorted(slices.Values(img.Names)), []string{img.ID}, storeError(s.opts.GraphRoot, "writing", s.prune())
 }
 
 func isTag(name string) bool { return !strings.Contains(name, "@") }

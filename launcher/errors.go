@@ -22,6 +22,7 @@ type Error struct {
 const (
 	KindImageMissing = "image-missing" // Images lists what to pull
 	KindNotFound     = "not-found"     // no such sandbox
+	KindOlderRuns    = "older-runs"    // sandboxes of an earlier whisk must be stopped first
 	KindLeaving      = "leaving"       // the keeper is on its way out: connect again
 )
 

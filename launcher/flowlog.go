@@ -159,7 +159,7 @@ func ReadFlows(ctx context.Context, name string, o FlowOptions, each func(FlowLi
 	if ended == nil {
 		ended = func() bool { return true }
 	}
-	return readLines(ctx, name, o.LogOptions, o.wants, ended, each)
+	return readLines(ctx, name, o.LogOptions, nil, o.wants, ended, each)
 }
 
 // flowGrace is for how long flows may still be written down of a sandbox that has ended on a network that goes on.

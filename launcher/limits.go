@@ -31,7 +31,11 @@ const (
 
 // ControlLimits are an app's limits that only a control group can keep.
 func ControlLimits(app *config.App) cgroup.Limits {
-	return cgroup.Limits{Memory: app.Memory, CPUs: app.CPUs, Pids: max(app.Pids, 0)}
+	l := cgroup.Limits{Memory: app.Memory, CPUs: app.CPUs, Pids: max(app.Pids, 0), Weight: app.BlkioWeight}
+	for _, d := range app.DeviceRates {
+		l.Disks = append(l.Disks, cgroup.Disk(d))
+	}
+	return l
 }
 
 // KeepLimits gives those of a sandbox's ControlLimits that this machine can keep. One that it cannot is an *Error, or, for a
@@ -42,7 +46,14 @@ func KeepLimits(spec *Spec, m cgroup.Machine) (kept cgroup.Limits, lost string, 
 	if lost != "" && !spec.BestEffort {
 		return cgroup.Limits{}, lost, &Error{Message: lost, Hint: hint, Exit: ExitWhisk}
 	}
-	return limits.Kept(m), lost, nil
+	limits = limits.Kept(m)
+	disks := cgroup.HereDisks()
+	for _, d := range limits.Disks {
+		if _, err := disks.Number(d.Path); err != nil {
+			return cgroup.Limits{}, "", &Error{Message: "a limit of a disk's rate: " + err.Error(), Hint: "the disks of this machine: lsblk -d", Exit: ExitWhisk}
+		}
+	}
+	return limits, lost, nil
 }
 
 // loginLimits are the resource limits of an app that asks for none: those of the login, and a bound on processes.

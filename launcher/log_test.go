@@ -6,8 +6,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -153,3 +155,62 @@ func TestLogFollowsUntilTheSandboxEnds(t *testing.T) {
 		t.Errorf("got %q", all)
 	}
 }
+
+// TestTee: what is passed on is what came, and the log has its lines whole, however the reads cut them.
+func TestTee(t *testing.T) {
+	d, id, l := logBench(t)
+	in := "one\ntwo\n\nx" + strings.Repeat("é", maxLogLine) + "\nlast"
+	var seen []LogLine
+	l.Line = func(line LogLine) { seen = append(seen, line) }
+	var out strings.Builder
+	l.Tee(iotest.OneByteReader(strings.NewReader(in)), &out, "stdout")
+	if out.String() != in {
+		t.Errorf("passed on: %d bytes, want %d", out.Len(), len(in))
+	}
+	out.Reset()
+	l.Tee(strings.NewReader("a\nb\nc"), &out, "stderr")
+	var got []LogLine
+	if err := ReadLog(t.Context(), d, id, LogOptions{Tail: -1}, func(line LogLine) error { got = append(got, line); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for i, line := range got {
+		text.WriteString(line.Text)
+		if !line.Partial {
+			text.WriteByte('\n')
+		}
+		if i < len(seen) && (seen[i].Text != line.Text || seen[i].Partial != line.Partial) {
+			t.Errorf("line %d: told %+v, kept %+v", i, seen[i], line)
+		}
+	}
+	if want := in + "\na\nb\nc\n"; text.String() != want {
+		t.Errorf("logged %d bytes, want %d", text.Len(), len(want))
+	}
+	if len(seen) != len(got) || got[len(got)-1].Stream != "stderr" {
+		t.Errorf("%d lines told, %d kept, the last on %s", len(seen), len(got), got[len(got)-1].Stream)
+	}
+	if got := readAll(t, d, id, LogOptions{Tail: 2}); !slices.Equal(got, []string{"b", "c"}) {
+		t.Errorf("the last two lines: %q", got)
+	}
+}
+
+// TestTeeToNobody: an app whose reader has gone gets no further, as on a pipe of its own.
+func TestTeeToNobody(t *testing.T) {
+	_, _, l := logBench(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	defer w.Close()
+	l.Tee(iotest.ErrReader(io.ErrUnexpectedEOF), w, "stdout")
+	endless := &countingReader{}
+	l.Tee(endless, w, "stdout")
+	if endless.reads != 1 {
+		t.Errorf("%d reads after the reader had gone, want 1", endless.reads)
+	}
+}
+
+type countingReader struct{ reads int }
+
+func (c *countingReader) Read(p []byte) (int, error) { c.reads++; return copy(p, "y\n"), nil }

@@ -86,10 +86,11 @@ type LogOptions struct {
 	Tail   int       // the last so many lines; below 0: all
 }
 
-// readLines calls each for the documents of a lineFile that keep wants, oldest first; o.Since is keep's affair. With
+// readLines calls each for the documents of a lineFile that keep wants, oldest first; split, if not nil, takes apart what one
+// document holds. o.Since is keep's affair. With
 // o.Follow it returns when ended says that nothing more is written, and all has been given, or when ctx is done. A file
 // that is not there is empty.
-func readLines[T any](ctx context.Context, name string, o LogOptions, keep func(*T) bool, ended func() bool, each func(T) error) error {
+func readLines[T any](ctx context.Context, name string, o LogOptions, split func(T) []T, keep func(*T) bool, ended func() bool, each func(T) error) error {
 	give := func(line T) error {
 		if !keep(&line) {
 			return nil
@@ -110,6 +111,9 @@ func readLines[T any](ctx context.Context, name string, o LogOptions, keep func(
 			last = append(last, line)
 			return nil
 		}
+	}
+	if split != nil {
+		collect, give = eachPart(split, collect), eachPart(split, give)
 	}
 	for _, old := range []string{name + ".2", name + ".1"} {
 		if err := readOld(old, collect); err != nil {
@@ -155,6 +159,17 @@ func readLines[T any](ctx context.Context, name string, o LogOptions, keep func(
 		}
 	}
 	return nil
+}
+
+func eachPart[T any](split func(T) []T, each func(T) error) func(T) error {
+	return func(whole T) error {
+		for _, part := range split(whole) {
+			if err := each(part); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 func readOld[T any](name string, each func(T) error) error {

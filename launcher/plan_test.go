@@ -95,17 +95,21 @@ func TestMountsAreSortedAndRefused(t *testing.T) {
 }
 
 func TestLimitsThatCannotBeKeptAreRefused(t *testing.T) {
-	able := cgroup.Machine{Unified: true, Systemd: true, Bus: "/run/user/1000/bus", Controllers: []string{"cpu", "memory", "pids"}}
-	for name, app := range map[string]config.App{"memory": {Memory: 1 << 30}, "cpu": {CPUs: 0.5}, "pids": {Pids: 10}} {
+	able := cgroup.Machine{Unified: true, Systemd: true, Bus: "/run/user/1000/bus", Controllers: []string{"cpu", "io", "memory", "pids"}}
+	for name, app := range map[string]config.App{"memory": {Memory: 1 << 30}, "cpu": {CPUs: 0.5}, "pids": {Pids: 10}, "weight": {BlkioWeight: 20}} {
 		if _, _, err := KeepLimits(&Spec{App: app}, cgroup.Machine{}); err == nil || AsError(err).Exit != ExitWhisk || AsError(err).Hint == "" {
 			t.Errorf("%s: want an error with exit 125 and a hint, got %v", name, err)
 		}
 		if kept, lost, err := KeepLimits(&Spec{App: app, BestEffort: true}, cgroup.Machine{}); err != nil || lost == "" || !kept.None() {
 			t.Errorf("%s, best effort: want it lost by name, got %+v, %q, %v", name, kept, lost, err)
 		}
-		if kept, lost, err := KeepLimits(&Spec{App: app}, able); err != nil || lost != "" || kept != ControlLimits(&app) {
+		if kept, lost, err := KeepLimits(&Spec{App: app}, able); err != nil || lost != "" || !reflect.DeepEqual(kept, ControlLimits(&app)) {
 			t.Errorf("%s on a machine that can: got %+v, %q, %v", name, kept, lost, err)
 		}
+	}
+	app := config.App{DeviceRates: []config.DeviceRate{{Path: "/dev/null", ReadBPS: 1}}}
+	if _, _, err := KeepLimits(&Spec{App: app}, able); err == nil || !strings.Contains(err.Error(), `"/dev/null" is no block device`) {
+		t.Errorf("a rate for what is no disk: %v", err)
 	}
 }
 

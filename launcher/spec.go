@@ -25,6 +25,8 @@ type Spec struct {
 	Isolate bool `json:"isolate,omitempty"`
 	Remove  bool `json:"remove,omitempty"` // forget the sandbox when it has ended
 	Stdin   bool `json:"stdin,omitempty"`  // keep standard input open
+	// PublishAll publishes what the image exposes, besides App.Ports; see ExposedPorts.
+	PublishAll bool `json:"publish_all,omitempty"`
 	// Guard keeps the user's secrets out of mounts.
 	Guard Guard `json:"guard,omitzero"`
 	// BestEffort goes on, with a warning, where a limit cannot be kept.

@@ -20,6 +20,7 @@ func TestSettings(t *testing.T) {
 		{"all", Limits{Memory: 64 << 20, CPUs: 1.5, Pids: 50}, all, []Setting{{"memory.max", "67108864", false}, {"memory.swap.max", "67108864", true}, {"cpu.max", "150000 100000", false}, {"pids.max", "50", false}}},
 		{"a third of a processor", Limits{CPUs: 1.0 / 3}, []string{"cpu"}, []Setting{{"cpu.max", "33333 100000", false}}},
 		{"less than the kernel takes", Limits{CPUs: 0.001}, []string{"cpu"}, []Setting{{"cpu.max", "1000 100000", false}}},
+		{"half of the disks' time", Limits{Weight: 505}, []string{"io"}, []Setting{{"io.bfq.weight", "505", true}, {"io.weight", "default 5000", true}}},
 		{"nothing delegated", Limits{}, nil, nil},
 	} {
 		if got := c.limits.Settings(c.controllers); !reflect.DeepEqual(got, c.want) {
@@ -48,6 +49,7 @@ func TestLost(t *testing.T) {
 		{"no systemd", Limits{CPUs: 2}, bare, "a cpu limit cannot be kept: no systemd runs here to give whisk a control group of its own", "--best-effort"},
 		{"no bus", Limits{CPUs: 2}, noBus, "a cpu limit cannot be kept: your login has no systemd of its own to ask for a control group (no D-Bus socket in XDG_RUNTIME_DIR)", "dbus-user-session"},
 		{"cpu not delegated", Limits{CPUs: 2, Memory: 1 << 30}, few, "a cpu limit cannot be kept: the control group of your login has no cpu controller", "Delegate="},
+		{"io not delegated", Limits{Weight: 100, Disks: []Disk{{Path: "/dev/sda", ReadBPS: 1}}}, good, "a limit of a disk's rate and a share of the disks' time cannot be kept: the control group of your login has no io controller", "Delegate="},
 		{"what is delegated is kept", Limits{Memory: 1 << 30}, few, "", ""},
 	} {
 		got, hint := c.limits.Lost(c.machine)
@@ -58,18 +60,18 @@ func TestLost(t *testing.T) {
 }
 
 func TestKept(t *testing.T) {
-	all := Limits{Memory: 1 << 30, CPUs: 2, Pids: 5}
+	all := Limits{Memory: 1 << 30, CPUs: 2, Pids: 5, Weight: 20, Disks: []Disk{{Path: "/dev/sda", ReadBPS: 1}}}
 	for _, c := range []struct {
 		name    string
 		machine Machine
 		want    Limits
 	}{
-		{"everything", Machine{Unified: true, Systemd: true, Bus: "/bus", Controllers: []string{"cpu", "memory", "pids"}}, all},
+		{"everything", Machine{Unified: true, Systemd: true, Bus: "/bus", Controllers: []string{"cpu", "io", "memory", "pids"}}, all},
 		{"what is delegated", Machine{Unified: true, Systemd: true, Bus: "/bus", Controllers: []string{"memory"}}, Limits{Memory: 1 << 30}},
 		{"nothing without a bus", Machine{Unified: true, Systemd: true, Controllers: []string{"cpu", "memory", "pids"}}, Limits{}},
 	} {
 		got := all.Kept(c.machine)
-		if got != c.want {
+		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
 		if lost, _ := got.Lost(c.machine); lost != "" {

@@ -16,10 +16,14 @@ type Limits struct {
 	Memory int64   `json:"memory,omitempty"` // bytes; as much again may be swapped out, as docker has it
 	CPUs   float64 `json:"cpus,omitempty"`   // processors' worth of time
 	Pids   int64   `json:"pids,omitempty"`   // processes and threads
+	Weight int64   `json:"weight,omitempty"` // share of the disks' time beside other groups: 10 to 1000
+	Disks  []Disk  `json:"disks,omitempty"`
 }
 
 // None says that there is nothing to keep.
-func (l Limits) None() bool { return l == Limits{} }
+func (l Limits) None() bool {
+	return l.Memory == 0 && l.CPUs == 0 && l.Pids == 0 && l.Weight == 0 && len(l.Disks) == 0
+}
 
 // Setting is a value for one of a control group's files.
 type Setting struct {
@@ -28,11 +32,12 @@ type Setting struct {
 	Optional bool
 }
 
-// Settings are what the files of a group must say, limits that are off included: a limit may be lifted.
+// Settings are what the files of a group must say, limits that are off included: a limit may be lifted. Those of Disks are
+// not among them, as they need the disks' numbers.
 func (l Limits) Settings(controllers []string) []Setting {
 	var out []Setting
 	if slices.Contains(controllers, "memory") {
-		out = append(out, Setting{"memory.max", number(l.Memory), false}, Setting{"memory.swap.max", number(l.Memory), true})
+		out = append(out, Setting{"memory.max", numberOrMax(l.Memory), false}, Setting{"memory.swap.max", numberOrMax(l.Memory), true})
 	}
 	if slices.Contains(controllers, "cpu") {
 		quota := "max"
@@ -43,12 +48,15 @@ func (l Limits) Settings(controllers []string) []Setting {
 		out = append(out, Setting{"cpu.max", fmt.Sprintf("%s %d", quota, period), false})
 	}
 	if slices.Contains(controllers, "pids") {
-		out = append(out, Setting{"pids.max", number(l.Pids), false})
+		out = append(out, Setting{"pids.max", numberOrMax(l.Pids), false})
+	}
+	if slices.Contains(controllers, "io") {
+		out = append(out, weights(l.Weight)...)
 	}
 	return out
 }
 
-func number(n int64) string {
+func numberOrMax(n int64) string {
 	if n <= 0 {
 		return "max"
 	}
@@ -68,6 +76,12 @@ func (l Limits) Lost(m Machine) (lost, hint string) {
 	if l.Pids > 0 {
 		asked = append(asked, limit{"a limit of processes", "pids"})
 	}
+	if len(l.Disks) > 0 {
+		asked = append(asked, limit{"a limit of a disk's rate", "io"})
+	}
+	if l.Weight > 0 {
+		asked = append(asked, limit{"a share of the disks' time", "io"})
+	}
 	why, hint := m.lacks()
 	if why == "" {
 		asked = slices.DeleteFunc(asked, func(a limit) bool { return slices.Contains(m.Controllers, a.controller) })
@@ -79,6 +93,7 @@ func (l Limits) Lost(m Machine) (lost, hint string) {
 	for _, a := range asked {
 		words, controllers = append(words, a.words), append(controllers, a.controller)
 	}
+	controllers = slices.Compact(controllers)
 	if why == "" {
 		list := strings.Join(controllers, " and ")
 		why = "the control group of your login has no " + list + " controller"
@@ -98,6 +113,9 @@ func (l Limits) Kept(m Machine) Limits {
 	}
 	if !can("pids") {
 		l.Pids = 0
+	}
+	if !can("io") {
+		l.Weight, l.Disks = 0, nil
 	}
 	return l
 }

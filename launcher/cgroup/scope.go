@@ -204,15 +204,30 @@ func (g *Group) Path() string { return strings.TrimPrefix(g.dir, mountPoint) }
 
 // Limit sets all limits anew. A memory limit below what is used makes the kernel take memory back, and end processes
 // where it cannot.
-func (g *Group) Limit(l Limits) error {
+func (g *Group) Limit(l Limits) error { return g.limit(l, HereDisks()) }
+
+func (g *Group) limit(l Limits, disks Disks) error {
 	if lost, hint := l.Lost(Machine{Unified: true, Systemd: true, Bus: "had", Controllers: g.controllers}); lost != "" {
 		return &LostError{Message: lost, hint: hint}
 	}
-	for _, s := range l.Settings(g.controllers) {
+	settings := l.Settings(g.controllers)
+	for _, d := range l.Disks {
+		number, err := disks.Number(d.Path)
+		if err != nil {
+			return err
+		}
+		settings = append(settings, d.setting(number))
+	}
+	weighs := false
+	for _, s := range settings {
 		err := write(g.dir, s.File, s.Value)
 		if err != nil && !(s.Optional && errors.Is(err, fs.ErrNotExist)) {
 			return fmt.Errorf("setting %s to %q: %w", s.File, s.Value, err)
 		}
+		weighs = weighs || err == nil && strings.HasSuffix(s.File, ".weight")
+	}
+	if l.Weight > 0 && !weighs {
+		return &LostError{Message: "a share of the disks' time cannot be kept: this kernel has no io.weight", hint: "leave it away: bound a disk's rate with --device-read-bps and --device-write-bps"}
 	}
 	return nil
 }

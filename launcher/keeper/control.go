@@ -94,19 +94,39 @@ func (m *managed) leaveGroup() {
 	}
 }
 
-// oom says that the app ended because its memory limit was reached; nil: it did not.
-func (m *managed) oom(code int) *launcher.Error {
+// oomKills is how many processes of the sandbox the kernel has ended for want of memory.
+func (m *managed) oomKills() int64 {
 	m.mu.Lock()
-	g, name, limit := m.group, m.rec.Name, m.rec.App.Memory
+	g := m.group
 	m.mu.Unlock()
-	if g == nil || code != 128+int(unix.SIGKILL) || g.OOMKills() == 0 {
+	if g == nil {
+		return 0
+	}
+	return g.OOMKills()
+}
+
+// oom says that the app ended because its memory limit was reached; nil: it did not.
+func (m *managed) oom(code int) *launcher.Error { return m.outOfMemory("the app", code, 0) }
+
+// outOfMemory words the end of the app or of a further command, given how many were killed when it began.
+func (m *managed) outOfMemory(who string, code int, before int64) *launcher.Error {
+	m.mu.Lock()
+	name, limit := m.rec.Name, m.rec.App.Memory
+	m.mu.Unlock()
+	return oomFault(who, name, limit, code, m.oomKills()-before)
+}
+
+// oomFault is the fault of what ended with this exit code while so many processes of its sandbox were killed for want of
+// memory; nil: it ended otherwise.
+func oomFault(who, sandbox string, limit int64, code int, kills int64) *launcher.Error {
+	if code != 128+int(unix.SIGKILL) || kills <= 0 {
 		return nil
 	}
-	text := "the app was killed: out of memory"
+	text := who + " was killed: out of memory"
 	if limit > 0 {
-		text = "the app was killed: out of its memory limit of " + config.SizeText(limit)
+		text = who + " was killed: out of its memory limit of " + config.SizeText(limit)
 	}
-	return &launcher.Error{Message: text, Hint: "raise it: --memory, or memory in whisk.toml; while it runs: whisk update --memory SIZE " + name, Exit: code}
+	return &launcher.Error{Message: text, Hint: "raise it: --memory, or memory in whisk.toml; while it runs: whisk update --memory SIZE " + sandbox, Exit: code}
 }
 
 // handleUpdate changes the limits of a running sandbox, and with them what its next start asks for.
@@ -134,6 +154,6 @@ func (s *server) handleUpdate(r *http.Request, _ *reply) error {
 		}
 		return fmt.Errorf("updating %s: %w", m.rec.Name, err)
 	}
-	m.rec.App.Memory, m.rec.App.CPUs, m.rec.App.Pids = l.Memory, l.CPUs, l.Pids
+	m.rec.App.Memory, m.rec.App.CPUs, m.rec.App.Pids, m.rec.App.BlkioWeight = l.Memory, l.CPUs, l.Pids, l.Weight
 	return m.rec.Write(s.doc.Dirs)
 }

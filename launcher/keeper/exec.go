@@ -63,7 +63,7 @@ func (s *server) handleExec(r *http.Request, out *reply) error {
 
 // attend waits for a command in the foreground. A caller that goes away takes it along.
 func (m *managed) attend(r *http.Request, out *reply, p *launcher.Process) error {
-	name := strconv.Itoa(p.PID())
+	name, killed := strconv.Itoa(p.PID()), m.oomKills()
 	m.mu.Lock()
 	m.execs[name] = p
 	m.mu.Unlock()
@@ -80,6 +80,9 @@ func (m *managed) attend(r *http.Request, out *reply, p *launcher.Process) error
 		<-p.Exited()
 	}
 	if fault := faultOf(m.sb, p.ExitCode()); fault != nil {
+		return fault
+	}
+	if fault := m.outOfMemory("the command", p.ExitCode(), killed); fault != nil {
 		return fault
 	}
 	out.send(Event{Type: EventExited, ID: m.rec.ID, Code: p.ExitCode()})

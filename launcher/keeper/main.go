@@ -107,7 +107,11 @@ func raiseDescriptors() {
 
 func run(doc *stage, born net.Conn) error {
 	dir := doc.Dirs.Network(doc.Network)
-	lock, err := takeNetwork(dir)
+	var lock *os.File
+	err := doc.Dirs.Settle(func() (err error) {
+		lock, err = takeNetwork(dir)
+		return err
+	})
 	if errors.Is(err, unix.EAGAIN) {
 		born.Close() // the command sees it as a keeper that is leaving, and connects to the other one
 		return err

@@ -55,7 +55,8 @@ type managed struct {
 type front struct {
 	files  []*os.File // three streams, or the terminal's channel
 	master *os.File
-	done   chan struct{} // closed when it detaches
+	gone   <-chan struct{} // closed when the command has gone
+	done   chan struct{}   // closed when it detaches
 	once   sync.Once
 }
 

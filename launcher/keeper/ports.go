@@ -83,6 +83,12 @@ func (m *managed) publishAll(ctx context.Context, ep *slirp.Endpoint) error {
 	asked := m.rec.AskedPorts
 	if asked == nil {
 		asked = singles(m.rec.App.Ports)
+		if m.rec.PublishAll {
+			var err error
+			if asked, err = launcher.ExposedPorts(m.base.Config.ExposedPorts, asked); err != nil {
+				return err
+			}
+		}
 	}
 	for _, a := range asked {
 		p, err := m.publish(ctx, ep, a, m.rec.App.Ready != nil)

@@ -79,6 +79,8 @@ func (s *server) serve(l *listener) error {
 		"/v1/network":       s.handleNetwork,
 		"/v1/ports":         s.handlePorts,
 		"/v1/update":        s.handleUpdate,
+		"/v1/copy-out":      s.handleCopyOut,
+		"/v1/copy-in":       s.handleCopyIn,
 	} {
 		mux.HandleFunc("POST "+path, s.handler(h))
 	}
@@ -262,9 +264,13 @@ func (s *server) all(ids []string) []*managed {
 func (s *server) find(r *http.Request) (*managed, error) {
 	id := r.URL.Query().Get("id")
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	m := s.sandboxes[id]
-	if m == nil {
+	s.mu.Unlock()
+	if m != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+	}
+	if m == nil || m.sb == nil { // it is being started, or copied from or to
 		return nil, &launcher.Error{Message: fmt.Sprintf("sandbox %s is not running", strconv.Quote(id)), Hint: "whisk ps -a", Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
 	}
 	return m, nil
@@ -288,7 +294,7 @@ func (s *server) handleRun(r *http.Request, out *reply) error {
 	if err != nil {
 		return err
 	}
-	front := &front{files: files, done: make(chan struct{})}
+	front := &front{files: files, gone: r.Context().Done(), done: make(chan struct{})}
 	if err := m.start(r.Context(), front); err != nil {
 		m.drop()
 		return err

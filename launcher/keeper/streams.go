@@ -15,19 +15,22 @@ type streams struct {
 	own []*os.File
 }
 
-// streams makes the app's standard streams: the command's own in the foreground, pipes to the log otherwise, and
-// both ends of a pty for a terminal. after is called once the app has started, or has not.
+// streams makes the app's standard streams: pipes to the log, and in the foreground through it to the command's own;
+// both ends of a pty for a terminal. A sandbox in the foreground that is forgotten when it ends (--rm) has the command's
+// own: nobody could read its log. after is called once the app has started, or has not.
 func (m *managed) streams(sb *launcher.Sandbox, f *front) (s streams, after func(started bool), err error) {
 	uid, err := sb.UserID("")
 	if err != nil {
 		return s, nil, err
 	}
-	if f != nil && !m.rec.App.TTY {
+	if f != nil && !m.rec.App.TTY && m.rec.Remove {
 		s.Stdio = launcher.Stdio(f.files)
 		return s, func(bool) {}, nil
 	}
-	if err := m.openLog(); err != nil {
-		return s, nil, err
+	if f == nil || !m.rec.App.TTY { // in the foreground, the command itself sees and logs what a terminal shows
+		if err := m.openLog(); err != nil {
+			return s, nil, err
+		}
 	}
 	if m.rec.App.TTY {
 		master, slave, err := sb.Terminal(uid)
@@ -66,6 +69,16 @@ func (m *managed) streams(sb *launcher.Sandbox, f *front) (s streams, after func
 		}
 		ends, s.own = append(ends, r), append(s.own, w)
 		s.Stdio[i+1] = w
+	}
+	if f != nil {
+		s.Stdio[0] = f.files[0]
+		return s, func(started bool) {
+			if !started {
+				closeAll(ends)
+				return
+			}
+			m.relayOutput(ends, f)
+		}, nil
 	}
 	if m.rec.Stdin {
 		// Open, and silent: nobody is there to type.
@@ -125,6 +138,26 @@ func (m *managed) copyOutput(ends []*os.File) {
 	}
 }
 
+// relayOutput passes the app's output on to the command in the foreground, and logs it. Nobody waits for output to a command
+// that has gone: what it was written to may be full for ever.
+func (m *managed) relayOutput(ends []*os.File, f *front) {
+	log := m.log
+	for i, name := range []string{"stdout", "stderr"} {
+		through := make(chan struct{})
+		go func() {
+			log.Tee(ends[i], f.files[i+1], name)
+			ends[i].Close()
+			close(through)
+		}()
+		m.copies.Go(func() {
+			select {
+			case <-through:
+			case <-f.gone:
+			}
+		})
+	}
+}
+
 // copyTerminal logs what an app writes to its terminal when nobody watches.
 func (m *managed) copyTerminal(master *os.File) {
 	log := m.log
@@ -148,6 +181,10 @@ func (m *managed) detach() error {
 		m.front = f
 		m.mu.Unlock()
 		return &launcher.Error{Message: "only a sandbox with a terminal can be detached from", Hint: "start it with -it, or with -d", Exit: launcher.ExitWhisk}
+	}
+	if err := m.openLog(); err != nil {
+		f.master.Close()
+		return err
 	}
 	m.copyTerminal(f.master)
 	f.once.Do(func() { close(f.done) })

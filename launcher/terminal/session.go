@@ -26,9 +26,10 @@ const leftover = 128 << 10
 
 // Options say which terminal is lent, and how to get it back.
 type Options struct {
-	In         *os.File // the caller's input; nil: the app is given none
-	Out        *os.File // the caller's output
-	DetachKeys []byte   // from config.ParseDetachKeys; empty: nothing detaches
+	In         *os.File       // the caller's input; nil: the app is given none
+	Out        *os.File       // the caller's output
+	Log        io.WriteCloser // is given what Out has been given, and closed; nil: nothing is
+	DetachKeys []byte         // from config.ParseDetachKeys; empty: nothing detaches
 }
 
 // Session is a terminal that is lent to an app. Its methods may be called from several goroutines.
@@ -82,7 +83,7 @@ func Attach(master *os.File, o Options) (*Session, error) {
 		s.restore = func() error { return term.Restore(int(o.In.Fd()), old) }
 	}
 	s.followSize(o)
-	go s.copyOutput(o.Out)
+	go s.copyOutput(o.Out, o.Log)
 	if o.In != nil {
 		go s.copyInput(o.In, &matcher{keys: o.DetachKeys})
 	} else {
@@ -163,8 +164,11 @@ func copySize(from, to int) {
 	}
 }
 
-func (s *Session) copyOutput(out *os.File) {
+func (s *Session) copyOutput(out *os.File, log io.WriteCloser) {
 	defer close(s.output)
+	if log != nil {
+		defer log.Close()
+	}
 	stop := int(s.drain[0].Fd())
 	buf := make([]byte, chunk)
 	over := false
@@ -179,6 +183,9 @@ func (s *Session) copyOutput(out *os.File) {
 		case n > 0:
 			if _, err := out.Write(buf[:n]); err != nil {
 				return // nobody is there to read it
+			}
+			if log != nil {
+				_, _ = log.Write(buf[:n]) // output matters more than its log
 			}
 			select {
 			case <-s.ending:

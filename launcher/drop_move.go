@@ -1,3 +1,5 @@
+//go:build amd64 || arm64 || riscv64
+
 package launcher
 
 import (
@@ -20,16 +22,13 @@ const moveTime = 10 * time.Second
 // restartCall is what a call that was interrupted returns before it is made again: ERESTARTSYS, include/linux/errno.h.
 const restartCall = -512
 
-// syscallWord is the instruction, two bytes.
-const syscallWord = "\x0f\x05"
-
 // stopped is a thread that is held by ptrace(2), by the calling thread.
 type stopped struct {
 	c     *idCalls
 	tid   int
 	tgid  int
 	own   bool // our own child: its exit is its owner's to take
-	regs  unix.PtraceRegs
+	regs  registers
 	mask  [8]byte
 	at    uint64 // address of a system call instruction
 	until time.Time
@@ -60,15 +59,19 @@ func (c *idCalls) hold(n *idNotice, a asker) (*stopped, error) {
 		// A signal was quicker, and its handler goes first: the call is made again.
 		return nil, errors.Join(errAgain, ptrace(unix.PTRACE_DETACH, s.tid, uintptr(sig)))
 	}
-	if err := unix.PtraceGetRegs(s.tid, &s.regs); err != nil {
+	if err := s.regs.get(s.tid); err != nil {
 		return nil, s.gone(err)
 	}
-	var insn [2]byte
-	if _, err := unix.PtracePeekText(s.tid, uintptr(s.regs.Rip-2), insn[:]); err != nil ||
-		int32(s.regs.Orig_rax) != n.number || int64(s.regs.Rax) != restartCall || string(insn[:]) != syscallWord {
+	var insn [len(syscallWord)]byte
+	at, ok := s.regs.interrupted(n)
+	if ok {
+		_, err := unix.PtracePeekText(s.tid, uintptr(at), insn[:])
+		ok = err == nil && string(insn[:]) == syscallWord
+	}
+	if !ok {
 		return nil, errors.Join(errors.New("it is not where it was"), unix.PtraceDetach(s.tid))
 	}
-	s.at = s.regs.Rip - 2
+	s.at = at
 	if err := unix.PtraceSetOptions(s.tid, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL); err != nil {
 		return nil, s.abandon(err)
 	}
@@ -84,8 +87,8 @@ func (c *idCalls) hold(n *idNotice, a asker) (*stopped, error) {
 }
 
 // release lets a thread go on with these registers.
-func (s *stopped) release(regs unix.PtraceRegs) error {
-	if err := errors.Join(unix.PtraceSetRegs(s.tid, &regs), ptraceMask(unix.PTRACE_SETSIGMASK, s.tid, &s.mask)); err != nil {
+func (s *stopped) release(regs registers) error {
+	if err := errors.Join(regs.set(s.tid), ptraceMask(unix.PTRACE_SETSIGMASK, s.tid, &s.mask)); err != nil {
 		return s.abandon(err)
 	}
 	return unix.PtraceDetach(s.tid)
@@ -148,8 +151,8 @@ func (s *stopped) move(a asker, who newUser, keep uint64) error {
 			return s.abandon(fmt.Errorf("drop capability %d from the bounding set: %w", n, unix.Errno(-r)))
 		}
 	}
-	// Below the red zone, where nothing of the program's is (System V ABI, AMD64, 3.2.2).
-	at := (s.regs.Rsp - 256) &^ 15
+	// Below the red zone, where nothing of the program's is (System V ABI, AMD64, 3.2.2; other architectures have none).
+	at := (s.regs.stack() - 256) &^ 15
 	var caps struct {
 		unix.CapUserHeader
 		data [2]unix.CapUserData
@@ -172,23 +175,19 @@ func (s *stopped) move(a asker, who newUser, keep uint64) error {
 // call makes a system call in the thread's name and returns what it returned.
 func (s *stopped) call(nr uint64, args ...uint64) (int64, error) {
 	r := s.regs
-	r.Rip, r.Rax, r.Orig_rax = s.at, nr, ^uint64(0)
-	for i, p := range []*uint64{&r.Rdi, &r.Rsi, &r.Rdx, &r.R10, &r.R8, &r.R9} {
-		*p = 0
-		if i < len(args) {
-			*p = args[i]
-		}
-	}
-	if err := unix.PtraceSetRegs(s.tid, &r); err != nil {
+	var six [6]uint64
+	copy(six[:], args)
+	r.setCall(s.at, nr, six)
+	if err := r.set(s.tid); err != nil {
 		return 0, err
 	}
 	if err := s.through(int32(nr), nr == unix.SYS_UNSHARE); err != nil {
 		return 0, err
 	}
-	if err := unix.PtraceGetRegs(s.tid, &r); err != nil {
+	if err := r.get(s.tid); err != nil {
 		return 0, err
 	}
-	return int64(r.Rax), nil
+	return r.result(), nil
 }
 
 // through lets a thread enter and leave one system call; asks says that it will ask us for the answer.
@@ -214,11 +213,11 @@ func (s *stopped) through(nr int32, asks bool) error {
 			entered = true
 			continue
 		}
-		var r unix.PtraceRegs
-		if err := unix.PtraceGetRegs(s.tid, &r); err != nil {
+		var r registers
+		if err := r.get(s.tid); err != nil {
 			return err
 		}
-		if int64(r.Rax) != restartCall {
+		if r.result() != restartCall {
 			return nil
 		}
 		entered = false // a stop came before our answer
@@ -287,7 +286,7 @@ func (c *idCalls) moveHere(n *idNotice, a asker, who newUser) (ok bool, err erro
 		return false, err
 	}
 	after := s.regs
-	after.Rax, after.Orig_rax = 0, ^uint64(0)
+	after.setReturn(s.at, 0)
 	if e := s.release(after); e != nil {
 		return false, e
 	}
@@ -302,8 +301,8 @@ func (c *idCalls) moveAtExec(n *idNotice, a asker, who newUser) (ok bool, err er
 		return false, err
 	}
 	again := s.regs
-	again.Rip, again.Rax, again.Orig_rax = s.at, uint64(n.number), ^uint64(0)
-	if err := unix.PtraceSetRegs(s.tid, &again); err != nil {
+	again.setCall(s.at, uint64(n.number), n.args)
+	if err := again.set(s.tid); err != nil {
 		return false, s.abandon(err)
 	}
 	s.execs = true
@@ -311,14 +310,14 @@ func (c *idCalls) moveAtExec(n *idNotice, a asker, who newUser) (ok bool, err er
 		return false, s.abandon(err)
 	}
 	s.execs = false
-	if err := unix.PtraceGetRegs(s.tid, &s.regs); err != nil {
+	if err := s.regs.get(s.tid); err != nil {
 		return false, s.abandon(err)
 	}
-	if int64(s.regs.Rax) < 0 {
+	if s.regs.result() < 0 {
 		return false, s.release(s.regs)
 	}
 	// A call needs an instruction: the first of the new program lends its place.
-	s.at = s.regs.Rip
+	s.at = s.regs.counter()
 	var was [8]byte
 	if _, err := unix.PtracePeekText(s.tid, uintptr(s.at), was[:]); err != nil {
 		return false, s.abandon(err)
@@ -335,11 +334,28 @@ func (c *idCalls) moveAtExec(n *idNotice, a asker, who newUser) (ok bool, err er
 	if _, err := unix.PtracePokeText(s.tid, uintptr(s.at), was[:]); err != nil {
 		return false, s.abandon(err)
 	}
-	s.regs.Orig_rax = ^uint64(0)
+	s.regs.outsideCall()
 	if err := s.release(s.regs); err != nil {
 		return false, err
 	}
 	return moved == nil, moved
+}
+
+// get reads the registers of a stopped thread: PTRACE_GETREGSET, which every architecture has, ptrace(2).
+func (r *registers) get(tid int) error { return r.regset(unix.PTRACE_GETREGSET, tid) }
+
+func (r *registers) set(tid int) error { return r.regset(unix.PTRACE_SETREGSET, tid) }
+
+func (r *registers) regset(request, tid int) error {
+	const general = 1 // NT_PRSTATUS, linux/elf.h
+	v := unix.Iovec{Base: (*byte)(unsafe.Pointer(r)), Len: uint64(unsafe.Sizeof(*r))}
+	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(tid), general, uintptr(unsafe.Pointer(&v)), 0, 0); errno != 0 {
+		return fmt.Errorf("ptrace: registers: %w", errno)
+	}
+	if v.Len != uint64(unsafe.Sizeof(*r)) {
+		return fmt.Errorf("ptrace: registers: %d bytes, not %d: a program of another architecture", v.Len, unsafe.Sizeof(*r))
+	}
+	return nil
 }
 
 func ptrace(request, tid int, data uintptr) error {
