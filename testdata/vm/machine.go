@@ -20,7 +20,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -74,13 +76,22 @@ func Boot(ctx context.Context, c Config) (*Machine, error) {
 	m.cmd.Env = append(os.Environ(), "TMPDIR="+c.Dir)
 	var complaint bytes.Buffer
 	m.cmd.Stderr = &complaint
-	if err := m.cmd.Start(); err != nil {
+	// A test that is killed must not leave it behind.
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // the signal comes with the end of the thread that forked, prctl(2)
+		defer runtime.UnlockOSThread()
+		err := m.cmd.Start()
+		started <- err
+		if err == nil {
+			err = m.cmd.Wait()
+			m.exited <- fmt.Errorf("qemu ended: %w %s", errors.Join(err), strings.TrimSpace(complaint.String()))
+		}
+	}()
+	if err := <-started; err != nil {
 		return nil, fmt.Errorf("starting qemu: %w", err)
 	}
-	go func() {
-		err := m.cmd.Wait()
-		m.exited <- fmt.Errorf("qemu ended: %w %s", errors.Join(err), strings.TrimSpace(complaint.String()))
-	}()
 	for m.conn == nil {
 		conn, err := net.Dial("unix", filepath.Join(c.Dir, "agent"))
 		if err == nil {

@@ -4,6 +4,8 @@ package vm
 
 import (
 	"regexp"
+	"slices"
+	"testing"
 	"time"
 )
 
@@ -18,9 +20,11 @@ type variant struct {
 	steps  []step
 }
 
-func variants() []variant {
+func variants(t *testing.T) []variant {
+	t.Helper()
 	return []variant{
 		plain(),
+		{name: "installed", memory: 2048, steps: slices.Concat(packaged(), tour(t))},
 		broken("no-sub-ids", "no-range", `sed -i /^dev:/d /etc/subuid /etc/subgid`),
 		broken("no-newuidmap", "helper-missing", `dpkg --purge uidmap && rm -rf /var/lib/apt/lists && ! command -v newuidmap`),
 		broken("clone-off", "clone-off", `sysctl -w kernel.unprivileged_userns_clone=0`),

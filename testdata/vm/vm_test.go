@@ -31,7 +31,7 @@ func TestVM(t *testing.T) {
 	for _, suite := range []string{"trixie", "bookworm"} {
 		t.Run(suite, func(t *testing.T) {
 			disk := buildDisk(t, suite)
-			for _, v := range variants() {
+			for _, v := range variants(t) {
 				t.Run(v.name, func(t *testing.T) { v.run(t, suite, disk, drive) })
 			}
 		})
@@ -131,6 +131,19 @@ func makeDrive(t *testing.T) string {
 	images := strings.TrimSpace(output(t, "../images/build"))
 	if err := os.CopyFS(filepath.Join(top, "images"), os.DirFS(images)); err != nil {
 		t.Fatalf("copying the fixture images: %v", err)
+	}
+	// The release, as people get it.
+	output(t, "make", "-s", "-C", "../..", "snapshot")
+	dist := filepath.Join(top, "dist")
+	if err := os.Mkdir(dist, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, pattern := range []string{"dist/SHA256SUMS", "dist/whisk_*_linux_amd64.deb", "dist/whisk_*_linux_amd64.tar.gz", "install.sh"} {
+		files, err := filepath.Glob("../../" + pattern)
+		if err != nil || len(files) != 1 {
+			t.Fatalf("the snapshot has %q, %v; want one %s", files, err, pattern)
+		}
+		output(t, "cp", files[0], dist)
 	}
 	drive := filepath.Join(dir, "drive.ext4")
 	output(t, "sh", "-c", `PATH=$PATH:/usr/sbin:/sbin mke2fs -q -t ext4 -m 0 -O ^has_journal -E root_owner=0:0 -d "$1" "$2" $(($(du -sm "$1" | cut -f1) * 5 / 4 + 32))M`, "sh", top, drive)
