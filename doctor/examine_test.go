@@ -113,6 +113,9 @@ func TestFirstFinding(t *testing.T) {
 		"masked-proc":           {Problem, "proc"},
 		"no-unshare":            {Problem, "namespaces"},
 		"later-store":           {Problem, "not-usable"},
+		"no-walls":              {Problem, "no-seccomp"},
+		"ptrace-scope":          {Note, "no-range"},
+		"no-user-bus":           {Note, "low-ports"},
 	} {
 		a, err := txtar.ParseFile("testdata/" + name + ".txtar")
 		if err != nil {
@@ -175,6 +178,28 @@ func TestScriptIsIdempotent(t *testing.T) {
 	}
 }
 
+// A mend that fails keeps no other from being tried, and is named at the end.
+func TestScriptTriesEachMend(t *testing.T) {
+	dir := t.TempDir()
+	r := Report{Findings: []Finding{
+		{Check: "first", repair: repair{lines: []string{"false", "touch " + dir + "/wrong"}}},
+		{Check: "second one", repair: repair{lines: []string{"touch " + dir + "/done"}}},
+		{Check: "third", repair: repair{sysctls: [][2]string{{"no.such", "1"}}, lines: []string{"touch " + dir + "/after"}}},
+	}}
+	script := strings.ReplaceAll(r.Script(), "/etc/", dir+"/etc/")
+	cmd := exec.Command("/bin/sh", "-c", script)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 1 || !strings.HasSuffix(string(out), "\nnot mended: first, third\n") {
+		t.Errorf("ended with %v and said\n%s\nwanted exit code 1 and both names", err, out)
+	}
+	for name, want := range map[string]bool{"wrong": false, "done": true, "after": true} {
+		if _, err := os.Stat(filepath.Join(dir, name)); (err == nil) != want {
+			t.Errorf("%s: %v, wanted it there: %v", name, err, want)
+		}
+	}
+}
+
 // Names and paths come from the environment and from directory services, and it is root who runs the script.
 func TestScriptObeysNoName(t *testing.T) {
 	dir := t.TempDir()
@@ -215,7 +240,7 @@ func TestScriptObeysNoName(t *testing.T) {
 				}
 			}
 			script := strings.ReplaceAll(Examine(m).Script(), "/etc/", dir+"/etc/")
-			script = strings.NewReplacer("set -eu", "set -u", "exit 1", "true").Replace(script) // on, past what fails
+			script = strings.NewReplacer("set -e\n", "\n", "exit 1", "true").Replace(script) // on, past what fails
 			cmd := exec.Command("/bin/sh")
 			cmd.Env, cmd.Stdin = []string{"PATH=" + bin}, strings.NewReader(script)
 			_ = cmd.Run() // most of what it mends with is not there

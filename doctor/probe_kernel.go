@@ -25,7 +25,7 @@ func versions(m *Machine, d mend.Distro) []Finding {
 	}
 	f := Finding{Check: "versions", Level: OK, Found: fmt.Sprintf("whisk %s, kernel %s (%s), %s", m.Whisk, m.Kernel, m.Arch, name)}
 	if !m.kernelAtLeast(5, 13) {
-		f.Level, f.Cause, f.Lost = Problem, "kernel", "no sandbox starts: whisk needs Linux 5.13"
+		f.Level, f.Cause, f.Lost = Problem, "kernel", noSandbox+": whisk needs Linux 5.13"
 		f.Mend = "install a newer kernel of your distribution's and start the machine anew"
 	}
 	return []Finding{f}
@@ -36,7 +36,13 @@ func seccompFilters(m *Machine, _ mend.Distro) []Finding {
 	switch actions := m.sysctl("kernel.seccomp.actions_avail"); {
 	case m.Seccomp != "":
 		f.Level, f.Cause, f.Found = Problem, "no-seccomp", "the wall \"seccomp\" cannot be built here: "+m.Seccomp
-		f.Lost, f.Mend = noSandbox, "a kernel with CONFIG_SECCOMP_FILTER; to do without this wall: whisk run --allow-missing=seccomp"
+		f.Lost, f.Mend = noSandbox, "start a kernel with CONFIG_SECCOMP_FILTER"
+		if m.container() != "" {
+			f.Mend = m.loosen()
+		}
+		if ids, err := m.system().Find(m.User); err == nil && !ids.Single { // with one id, it does more than to protect
+			f.without("--allow-missing=seccomp")
+		}
 	case actions != "" && !strings.Contains(" "+actions+" ", " user_notif "):
 		f.Level, f.Cause, f.Found = Note, "no-notification", "filters, but no user notification (kernel 5.0)"
 		f.Lost = "with one id, programs that change owners fail"
@@ -46,8 +52,9 @@ func seccompFilters(m *Machine, _ mend.Distro) []Finding {
 
 func landlockFence(m *Machine, _ mend.Distro) []Finding {
 	if m.Fence != "" {
-		return []Finding{{Check: "landlock", Level: Problem, Cause: "landlock-refused", Found: "the wall \"landlock\" cannot be built here: " + m.Fence,
-			Lost: noSandbox, Mend: "to do without this wall: whisk run --allow-missing=landlock"}}
+		f := Finding{Check: "landlock", Level: Problem, Cause: "landlock-refused", Found: "the wall \"landlock\" cannot be built here: " + m.Fence, Mend: m.loosen()}
+		f.without("--security-opt landlock=unconfined")
+		return []Finding{f}
 	}
 	if m.Landlock > 0 {
 		return []Finding{{Check: "landlock", Level: OK, Found: fmt.Sprintf("ABI %d", m.Landlock)}}
@@ -58,6 +65,17 @@ func landlockFence(m *Machine, _ mend.Distro) []Finding {
 		f.Mend = "add lsm=landlock," + lsm + " to the kernel's command line and start the machine anew"
 	}
 	return []Finding{f}
+}
+
+// tracing: with one id, whisk moves the processes that change their user by stopping them, ptrace(2). Yama's other scopes
+// allow that for want of a capability only, which the keeper has.
+func tracing(m *Machine, _ mend.Distro) []Finding {
+	if ids, err := m.system().Find(m.User); err != nil || !ids.Single || m.sysctl("kernel.yama.ptrace_scope") != "3" {
+		return nil
+	}
+	return []Finding{{Check: "tracing", Level: Note, Cause: "ptrace-scope", Found: "kernel.yama.ptrace_scope is 3, which forbids ptrace to all",
+		Lost: "with one id, servers that change to a user of their own refuse to run",
+		Mend: "mend sub-ids or id helpers instead; or take kernel.yama.ptrace_scope out of /etc/sysctl.d and start the machine anew"}}
 }
 
 func nfTables(m *Machine, d mend.Distro) []Finding {
@@ -192,7 +210,8 @@ func limits(m *Machine, d mend.Distro) []Finding {
 		f.Level, f.Cause = Note, "descriptors"
 		f.Lost = strings.TrimPrefix(f.Lost+"; servers with many connections fail", "; ")
 		line := m.name() + " hard nofile 524288"
-		cmd := "echo " + mend.Quote(line) + " | " + d.Root("tee -a /etc/security/limits.conf") + " (from the next login on)"
+		cmd := "echo " + mend.Quote(line) + " | " + d.Root("tee -a /etc/security/limits.conf")
+		f.Then = anew
 		f.Mend = strings.TrimPrefix(f.Mend+" && "+cmd, " && ")
 		f.repair.add("line /etc/security/limits.conf " + mend.Quote(line))
 	}

@@ -34,25 +34,23 @@ const (
 // cgroups tells what limits can be kept, cgroups(7).
 func cgroups(m *Machine, d mend.Distro) []Finding {
 	f := Finding{Check: "cgroups", Level: Note, Lost: "--memory, --cpus and --pids-limit cannot be kept"}
+	const without = "leave these limits away, or start without them: --best-effort; --ulimit is kept everywhere"
 	switch {
+	case !m.systemd() && m.container() != "":
+		f.Cause, f.Found, f.Mend = "no-systemd", "no systemd runs in this container to delegate one to you", without
+	case !m.systemd():
+		f.Cause, f.Found, f.Mend = "no-systemd", "no systemd runs this machine to delegate one to you", without
 	case !m.has("sys/fs/cgroup/cgroup.controllers"):
 		f.Cause, f.Found = "cgroup-v1", "version 1"
-		if m.systemd() {
-			f.Mend = "add systemd.unified_cgroup_hierarchy=1 to the kernel's command line and start the machine anew"
-		}
+		f.Mend = "add systemd.unified_cgroup_hierarchy=1 to the kernel's command line and start the machine anew"
 		if m.has("sys/fs/cgroup/unified") {
 			f.Found = "version 1 beside version 2"
 		}
 		if !m.has("sys/fs/cgroup/unified") && !m.has("sys/fs/cgroup/memory") {
 			f.Cause, f.Found, f.Mend = "no-cgroup", "none mounted", ""
 		}
-		if d.Family == mend.Alpine {
-			f.Mend = `set rc_cgroup_mode="unified" in /etc/rc.conf and start the machine anew`
-		}
 	case m.User.UID == 0:
 		f.Level, f.Found, f.Lost = OK, "version 2", ""
-	case !m.systemd():
-		f.Cause, f.Found = "no-systemd", "version 2, and no systemd to delegate one to you"
 	default:
 		uid := fmt.Sprint(m.User.UID)
 		at := "sys/fs/cgroup/user.slice/user-" + uid + ".slice/user@" + uid + ".service"
@@ -60,9 +58,15 @@ func cgroups(m *Machine, d mend.Distro) []Finding {
 			f.Cause, f.Found = "no-user-systemd", "version 2; your systemd does not run"
 			break // login says what mends that
 		}
+		if !m.has("run/user/" + uid + "/bus") {
+			f.Cause, f.Found, f.Mend = "no-bus", "version 2; no D-Bus socket at /run/user/"+uid+"/bus to ask your systemd through", d.Install(mend.UserBus)
+			f.Then = anew
+			f.repair.install(mend.UserBus, "")
+			break
+		}
 		have := strings.Fields(m.text(at + "/cgroup.controllers"))
 		var missing []string
-		for _, c := range []string{"memory", "pids", "cpu", "io"} {
+		for _, c := range []string{"memory", "pids", "cpu"} {
 			if !slices.Contains(have, c) {
 				missing = append(missing, c)
 			}
@@ -73,7 +77,8 @@ func cgroups(m *Machine, d mend.Distro) []Finding {
 		}
 		f.Cause, f.Found = "not-delegated", "version 2; not delegated to you: "+strings.Join(missing, ", ")
 		f.Lost = "limits on these cannot be kept"
-		f.Mend = "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '" + delegationText + "' | sudo tee " + delegationFile + " >/dev/null && sudo systemctl daemon-reload (from the next login on)"
+		f.Mend = "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '" + delegationText + "' | sudo tee " + delegationFile + " >/dev/null && sudo systemctl daemon-reload"
+		f.Then = anew
 		f.repair.add("mkdir -p /etc/systemd/system/user@.service.d", "printf '"+delegationText+"' > "+delegationFile, "systemctl daemon-reload")
 	}
 	return []Finding{f}

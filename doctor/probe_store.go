@@ -11,17 +11,17 @@ func overlay(m *Machine, d mend.Distro) []Finding {
 	kind, fit := mend.FileSystem(m.Store.Magic)
 	f := Finding{Check: "overlay", Level: OK, Lost: "no image can be mounted"}
 	local := mend.LocalStore(m.name())
-	line := fmt.Sprintf("store = %q", local)
 	moveAway := d.MoveStore(m.name())
 	switch {
 	case m.Store.Forbidden, m.Store.ReadOnly:
-		f.Level, f.Cause, f.Mend = Problem, "not-writable", moveAway
+		f.Level, f.Cause, f.Lost, f.Mend = Problem, "not-writable", noSandbox, moveAway
 		f.Found = fmt.Sprintf("%s is not yours to write to", m.Store.At)
 		if m.Store.ReadOnly {
 			f.Found = fmt.Sprintf("%s is read-only", m.Store.At)
 		}
 	case m.NoData != nil:
 		f.Check, f.Level, f.Cause, f.Found, f.Mend = "store", Problem, "not-usable", m.NoData.Message, m.NoData.Remedy
+		f.Lost = noSandbox
 		if f.Mend == "" {
 			f.Mend = moveAway
 		}
@@ -48,7 +48,7 @@ func overlay(m *Machine, d mend.Distro) []Finding {
 		f.repair.add(
 			"install -d -m 700 -o "+mend.Quote(m.name())+" "+mend.Quote(local),
 			// The user's own shell, as root may not be able to write to a home on a server.
-			"su -s /bin/sh "+mend.Quote(m.name())+" -c "+mend.Quote("mkdir -p ~/.config/whisk && { grep -qxF "+mend.Quote(line)+" ~/.config/whisk/config.toml 2>/dev/null || echo "+mend.Quote(line)+" >> ~/.config/whisk/config.toml; }"))
+			"su -s /bin/sh "+mend.Quote(m.name())+" -c "+mend.Quote(mend.UseStore(local)))
 	}
 	return []Finding{f}
 }

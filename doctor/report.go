@@ -24,8 +24,15 @@ type Finding struct {
 	Found string `json:"found"`           // one line
 	Lost  string `json:"lost,omitempty"`  // what does not work for it
 	Mend  string `json:"mend,omitempty"`  // what to type, or empty where nobody can mend it
+	Then  string `json:"then,omitempty"`  // what is to be done for the mend to count
 
 	repair repair
+	flag   string // of run and up, with which a sandbox starts in spite of this problem
+}
+
+// without has the finding say with which flag sandboxes start all the same.
+func (f *Finding) without(flag string) {
+	f.flag, f.Lost = flag, noSandbox+" without "+flag
 }
 
 // Report is what was found, the worst first.
@@ -39,6 +46,9 @@ type Report struct {
 	exe string
 }
 
+// anew is Then of what a login is given when it begins.
+const anew = "log in anew"
+
 // probe looks at one thing.
 type probe func(*Machine, mend.Distro) []Finding
 
@@ -48,7 +58,7 @@ func Examine(m *Machine) Report {
 	r := Report{OK: true, Whisk: m.Whisk, Kernel: m.Kernel, Distro: d, exe: m.Exe}
 	// Causes before what they cause: the first problem is the one to mend first.
 	for _, look := range []probe{
-		userNamespaces, otherNamespaces, subIDs, idHelpers, overlay, store, space, seccompFilters, landlockFence,
+		userNamespaces, otherNamespaces, subIDs, idHelpers, overlay, store, space, seccompFilters, landlockFence, tracing,
 		nfTables, ping, lowPorts, cgroups, login, limits, clock, outer, versions,
 	} {
 		r.Findings = append(r.Findings, look(m, d)...)

@@ -19,7 +19,7 @@ type repair struct {
 	optional []string // what loosens the machine for others too, or is a matter of taste: printed as a comment
 }
 
-// packaged is a package that is needed if a program of it is not there.
+// packaged is a package that is needed if a program of it is not there; always, if it is for none.
 type packaged struct {
 	name    mend.Package
 	program string
@@ -33,14 +33,20 @@ func (r *repair) add(lines ...string) { r.lines = append(r.lines, lines...) }
 
 // functions are the script's: each may be called again without effect.
 const functions = `#!/bin/sh
-# Mends what "whisk doctor" found. Read it, then run it as root; it may be run again.
-set -eu
-failed=0
+# Mends what "whisk doctor" found. Read it, then run it as root; it may be run again. Each mend is tried, whatever
+# became of the others; those that failed are named at the end.
+set -u
+failed=
+bad=0
+
+# ended CODE CHECK: what to say at the end of a mend.
+ended() {
+	[ "$1" = 0 ] || failed="$failed${failed:+, }$2"
+}
 
 # line FILE LINE: the file has the line.
 line() {
-	mkdir -p "$(dirname "$1")"
-	touch "$1"
+	mkdir -p "$(dirname "$1")" && touch "$1" || return
 	grep -qxF -e "$2" "$1" && return
 	[ -z "$(tail -c 1 "$1")" ] || echo >> "$1"
 	printf '%s\n' "$2" >> "$1"
@@ -48,19 +54,23 @@ line() {
 
 # keep NAME VALUE: the kernel parameter has the value, now and after the next boot; the last file in order has the last word.
 keep() {
-	line /etc/sysctl.d/zz-whisk.conf "$1 = $2"
-	sysctl -q -w "$1=$2" || failed=1
+	line /etc/sysctl.d/zz-whisk.conf "$1 = $2" || bad=1
+	sysctl -q -w "$1=$2" || bad=1
 }
 
 # load MODULE: the kernel module is loaded, now and after the next boot.
 load() {
-	line /etc/modules-load.d/whisk.conf "$1"
-	modprobe "$1" || failed=1
+	line /etc/modules-load.d/whisk.conf "$1" || bad=1
+	modprobe "$1" || bad=1
 }
 `
 
+const ending = `
+[ -z "$failed" ] || { echo "not mended: $failed" >&2; exit 1; }
+`
+
 // Script is one shell script for root that mends all that root can mend. It is idempotent, and does nothing where
-// nothing is to be mended.
+// nothing is to be mended. Its exit code is 1 where a mend failed, and the others were tried.
 func (r Report) Script() string {
 	var b strings.Builder
 	b.WriteString(functions)
@@ -79,8 +89,9 @@ func (r Report) Script() string {
 			continue
 		}
 		fmt.Fprintf(&b, "\n# %s: %s\n", f.Check, comment(f.Found))
-		for _, l := range lines {
-			b.WriteString(l + "\n")
+		if len(lines) > 0 {
+			// Not "( ... ) || ended": behind || the shell would go on past what fails.
+			fmt.Fprintf(&b, "( set -e\n%s\nexit $bad )\nended $? %s\n", strings.Join(lines, "\n"), mend.Quote(f.Check))
 		}
 		for _, l := range f.repair.optional {
 			optional = true
@@ -93,7 +104,7 @@ func (r Report) Script() string {
 	if len(done) == 0 {
 		b.WriteString("\n# There is nothing that root must mend.\n")
 	}
-	b.WriteString("exit $failed\n")
+	b.WriteString(ending)
 	return b.String()
 }
 
@@ -103,9 +114,11 @@ func comment(text string) string { return strings.Join(strings.Fields(text), " "
 func (r repair) commands(d mend.Distro, exe string) []string {
 	var out []string
 	for _, p := range r.packages {
-		if line := d.InstallAsRoot(p.name); line != "" {
+		if line := d.InstallAsRoot(p.name); line != "" && p.program == "" {
+			out = append(out, line)
+		} else if line != "" {
 			out = append(out, "command -v "+p.program+" >/dev/null || "+line)
-		} else {
+		} else if p.program != "" {
 			out = append(out, "command -v "+p.program+" >/dev/null || { echo 'install "+p.program+" first' >&2; exit 1; }")
 		}
 	}

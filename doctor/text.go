@@ -29,16 +29,42 @@ func (r Report) Text(clean func(string) string, colour bool) string {
 		if f.Mend != "" {
 			fmt.Fprintf(&b, "%*s  mend: %s\n", 9+width, "", clean(f.Mend))
 		}
+		if f.Then != "" {
+			fmt.Fprintf(&b, "%*s  then: %s\n", 9+width, "", f.Then)
+		}
 	}
+	flags, only := r.flags()
 	switch {
+	case only:
+		b.WriteString("\nSandboxes run on this machine only with " + strings.Join(flags, " ") + ".\n")
 	case r.OK:
 		b.WriteString("\nSandboxes run on this machine.\n")
-	case r.forRoot():
-		b.WriteString("\nNo sandbox runs on this machine before the problem is mended. A script for root: whisk doctor --fix\n")
 	default:
-		b.WriteString("\nNo sandbox runs on this machine before the problem is mended.\n")
+		what := "sandbox"
+		if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Level == Problem && strings.HasPrefix(f.Lost, noSandbox) }) {
+			what = "sandbox of an image"
+		}
+		b.WriteString("\nNo " + what + " runs on this machine before the problem is mended.")
+		if r.forRoot() {
+			b.WriteString(" A script for root: whisk doctor --fix")
+		}
+		b.WriteString("\n")
 	}
 	return b.String()
+}
+
+// flags are those with which sandboxes start in spite of all problems; only tells whether there are such.
+func (r Report) flags() (flags []string, only bool) {
+	for _, f := range r.Findings {
+		if f.Level != Problem {
+			continue
+		}
+		if f.flag == "" {
+			return nil, false
+		}
+		flags = append(flags, f.flag)
+	}
+	return flags, len(flags) > 0
 }
 
 // forRoot tells whether the script mends a problem.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,13 +28,14 @@ import (
 // that nobody elsewhere should make whisk ask.
 type hostile struct {
 	*testRegistry
-	store    *Store
-	service  *httptest.Server
-	other    *httptest.Server
-	asked    atomic.Int64 // requests to service
-	mu       sync.Mutex
-	leaked   []string // Authorization headers that other was sent
-	otherBlb []byte   // what other answers
+	store   *Store
+	service *httptest.Server
+	other   *httptest.Server
+	asked   atomic.Int64 // requests to service
+	mu      sync.Mutex
+	leaked  []string     // Authorization headers that other was sent
+	others  atomic.Int64 // requests to other
+	sent    atomic.Int64 // blobs of image
 }
 
 func newHostile(t *testing.T) *hostile {
@@ -44,17 +47,22 @@ func newHostile(t *testing.T) *hostile {
 	}))
 	t.Cleanup(h.service.Close)
 	h.other = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.others.Add(1)
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if a := r.Header.Get("Authorization"); a != "" {
 			h.leaked = append(h.leaked, a)
 		}
-		_, _ = w.Write(h.otherBlb)
 	}))
 	t.Cleanup(h.other.Close)
 	hosts := map[string]string{"registry.example:80": h.host, "other.example:80": strings.TrimPrefix(h.other.URL, "http://")}
 	h.store.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if to, ok := hosts[address]; ok {
+		to, ok := hosts[address]
+		if host, _, _ := net.SplitHostPort(address); host == "169.254.169.254" || strings.HasSuffix(strings.ToLower(strings.TrimSuffix(host, ".")), "localhost") {
+			// The cloud's service, and what resolvers take for loopback.
+			to, ok = strings.TrimPrefix(h.service.URL, "http://"), true
+		}
+		if ok {
 			return (&net.Dialer{}).DialContext(ctx, network, to)
 		}
 		if strings.HasSuffix(address, ".example:443") {
@@ -79,9 +87,20 @@ func (h *hostile) pull(t *testing.T) error {
 	return err
 }
 
+// wallDown tells whether this is an image store without one of its walls: then the only question is whether the attack
+// succeeds. See internal/attacks.
+func wallDown() bool { return os.Getenv("WHISK_BREACH") != "" }
+
 // refuses checks what every refusal is: one line with the registry's name, and nothing in the store.
 func (h *hostile) refuses(t *testing.T, err error, want string) {
 	t.Helper()
+	if wallDown() {
+		if err == nil {
+			t.Error("it was pulled")
+		}
+		t.Log(err)
+		return
+	}
 	oneLine(t, err)
 	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "registry.example") && !strings.Contains(err.Error(), h.host) {
 		t.Errorf("error %v, want one that names the registry and %q", err, want)
@@ -113,15 +132,65 @@ func TestAttackRegistryRedirect(t *testing.T) {
 	}
 }
 
-// TestAttackRegistryRedirectAway has a registry elsewhere that sends whisk to no web server at all, or round and round.
+// TestAttackRegistryRedirectAway has a registry elsewhere that sends whisk to this machine's files, or round and round.
+//
+// Wall: redirect kinds.
 func TestAttackRegistryRedirectAway(t *testing.T) {
 	for name, c := range map[string]struct{ to, want string }{
-		"to a file":                  {"file:///etc/passwd?%s", "\"file\""},
-		"to another kind of address": {"gopher://other.example/%s", "\"gopher\""},
+		"to a file":                  {"file://%s", "\"file\""},
+		"to another kind of address": {"gopher://other.example%s", "\"gopher\""},
 		"in circles":                 {"http://registry.example/v2/app/blobs/%s", "circles"},
 	} {
-		t.Run(name, func(t *testing.T) { redirects(t, c.to, c.want) })
+		t.Run(name, func(t *testing.T) {
+			h, dir, hops := newHostile(t), t.TempDir(), 0
+			h.push(t, "1", false, hostPlatform(), threeLayers(t)...)
+			h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if !isBlob(r) || r.Header.Get("X-Through") != "" {
+					return false
+				}
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				if hops++; hops > 200 {
+					return false // of those who go round without end
+				}
+				// Whoever reads files finds there what it wants.
+				file := filepath.Join(dir, filepath.Base(r.URL.Path))
+				if _, err := os.Stat(file); err != nil {
+					if err := os.WriteFile(file, h.through(t, r.URL.Path), 0o600); err != nil {
+						t.Error(err)
+					}
+				}
+				to := file
+				if name == "in circles" {
+					to = filepath.Base(r.URL.Path)
+				}
+				w.Header().Set("Location", fmt.Sprintf(c.to, to))
+				w.WriteHeader(http.StatusTemporaryRedirect)
+				return true
+			})
+			h.refuses(t, h.pull(t), c.want)
+		})
 	}
+}
+
+// through is what the registry itself has.
+func (h *hostile) through(t *testing.T, path string) []byte {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+h.host+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Through", "yes")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return b
 }
 
 // redirects pulls from a registry that answers every request for a blob with a redirect, which must be refused.
@@ -150,17 +219,29 @@ func TestAttackRegistryRealm(t *testing.T) {
 }
 
 // TestAttackRegistryRealmElsewhere has one that wants it fetched from where the registry library goes for no token, either.
+//
+// Wall: token realms.
 func TestAttackRegistryRealmElsewhere(t *testing.T) {
 	for name, realm := range map[string]string{
 		"on loopback":               "http://127.0.0.1:%s/token",
 		"at the unspecified host":   "http://0.0.0.0:%s/token",
-		"a file":                    "file:///etc/passwd?%s",
+		"a file":                    "file://" + tokenFile(t) + "?%s",
 		"at the cloud's service":    "http://169.254.169.254/token?%s",
-		"of nothing that is a URL":  "http://[%s",
 		"that redirects to its own": "http://registry.example/hop?%s",
 	} {
 		t.Run(name, func(t *testing.T) { wantsToken(t, realm) })
 	}
+}
+
+func TestRealmThatIsNoURL(t *testing.T) { wantsToken(t, "http://[%s") }
+
+// tokenFile is a file that would do for a token service's answer.
+func tokenFile(t *testing.T) string {
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(`{"token":"t"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // wantsToken pulls from a registry that asks for a token of that realm, which must not be fetched.
@@ -171,6 +252,9 @@ func wantsToken(t *testing.T, realm string) {
 		if r.URL.Path == "/hop" {
 			http.Redirect(w, r, h.service.URL+"/token", http.StatusTemporaryRedirect)
 			return true
+		}
+		if r.Header.Get("Authorization") != "" { // any token will do
+			return false
 		}
 		w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer realm=%q,service=x", fmt.Sprintf(realm, h.port())))
 		w.WriteHeader(http.StatusUnauthorized)
@@ -184,6 +268,8 @@ func wantsToken(t *testing.T, realm string) {
 
 // TestAttackRegistryCredentials has a registry that the user is logged in to send whisk to another host, which must not
 // learn who the user is.
+//
+// Wall: credentials.
 func TestAttackRegistryCredentials(t *testing.T) {
 	for name, challenge := range map[string]string{
 		"a password":                     `Basic realm="x"`,
@@ -244,6 +330,9 @@ func TestAttackPlainRedirect(t *testing.T) {
 	})
 	_, err := h.store.Pull(t.Context(), mustRef(t, h.host+"/app:1"), PullOptions{})
 	h.refuses(t, err, "plain http")
+	if h.others.Load() != 0 {
+		t.Error("the other host was asked")
+	}
 }
 
 // endless writes until nobody reads, or more than anybody should.
@@ -260,6 +349,8 @@ func endless(w http.ResponseWriter, sent *atomic.Int64, head []byte) {
 }
 
 // TestAttackEndless has answers that never end.
+//
+// Wall: answer limits.
 func TestAttackEndless(t *testing.T) {
 	for name, c := range map[string]struct {
 		when func(r *http.Request) bool
@@ -287,7 +378,7 @@ func TestAttackEndless(t *testing.T) {
 					return false
 				}
 				w.WriteHeader(c.code)
-				endless(w, &sent, squeeze(t, 0, layer))
+				endless(w, &sent, layer)
 				return true
 			})
 			h.refuses(t, h.pull(t), c.want)
@@ -312,7 +403,7 @@ func (h *hostile) image(t *testing.T, m ocispec.Manifest, config []byte, blobs .
 			_, _ = w.Write(doc)
 			return true
 		case isBlob(r):
-			if b, ok := raw[digest.Digest(r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:])]; ok {
+			if b, ok := raw[digest.Digest(r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:])]; ok && h.sent.Add(1) < 10 {
 				_, _ = w.Write(b)
 				return true
 			}
@@ -321,97 +412,197 @@ func (h *hostile) image(t *testing.T, m ocispec.Manifest, config []byte, blobs .
 	})
 }
 
+// forged is an image of one layer that a registry says untrue things of.
+type forged struct {
+	packed []byte // as the registry sends it
+	change func(m *ocispec.Manifest, config *ocispec.Image)
+	want   string
+}
+
+// pull serves the image, whose layer is this when it is told truly, and pulls it.
+func (c forged) pull(t *testing.T, layer []byte) *hostile {
+	t.Helper()
+	h := newHostile(t)
+	config := ocispec.Image{Platform: hostPlatform()}
+	config.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer)}}
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}
+	m.SchemaVersion = 2
+	m.Layers = []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.FromBytes(c.packed), Size: int64(len(c.packed))}}
+	if c.change != nil {
+		c.change(&m, &config)
+	}
+	raw := mustJSON(t, config)
+	m.Config.Digest, m.Config.Size = digest.FromBytes(raw), int64(len(raw))
+	h.image(t, m, raw, c.packed)
+	h.refuses(t, h.pull(t), c.want)
+	return h
+}
+
+// TestAttackManifest has layers that are not what the manifest and the config say.
+//
+// Wall: layer checks.
 func TestAttackManifest(t *testing.T) {
 	layer := tarball(t, fileEntry("f", noise(100_000)))
 	gz, zst := squeeze(t, 0, layer), squeeze(t, 1, layer)
-	for name, c := range map[string]struct {
-		packed []byte
-		change func(m *ocispec.Manifest, config *ocispec.Image)
-		want   string
-	}{
+	for name, c := range map[string]forged{
 		"gzip that is cut off": {gz[:len(gz)/2], nil, "ends in the middle"},
 		"zstd that is cut off": {zst[:len(zst)/2], nil, "ends in the middle"},
 		"tar that is cut off":  {layer[:len(layer)/2], nil, "ends in the middle"},
-		"no tar at all":        {[]byte(noise(5000)), nil, "not a tar archive"},
 		"another layer's diff": {gz, func(_ *ocispec.Manifest, config *ocispec.Image) {
 			config.RootFS.DiffIDs[0] = digest.FromString("another")
 		}, "wrong digest"},
 		"a size that is too small": {gz, func(m *ocispec.Manifest, _ *ocispec.Image) { m.Layers[0].Size-- }, "goes on after"},
 		"a size that is too large": {gz, func(m *ocispec.Manifest, _ *ocispec.Image) { m.Layers[0].Size++ }, "the manifest says"},
 		"a negative size":          {gz, func(m *ocispec.Manifest, _ *ocispec.Image) { m.Layers[0].Size = -1 }, "negative size"},
-		"thousands of layers": {gz, func(m *ocispec.Manifest, config *ocispec.Image) {
+	} {
+		t.Run(name, func(t *testing.T) { c.pull(t, layer) })
+	}
+	t.Run("another layer's bytes", func(t *testing.T) {
+		other := squeeze(t, 0, tarball(t, fileEntry("g", "forged")))
+		h := newHostile(t)
+		h.push(t, "1", false, hostPlatform(), layer)
+		config := true
+		h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+			if !isBlob(r) || config {
+				config = config && !isBlob(r) // the first blob
+				return false
+			}
+			_, _ = w.Write(other)
+			return true
+		})
+		h.refuses(t, h.pull(t), "layer")
+	})
+}
+
+// TestAttackImageKind has what is no image to be run, or one that nobody can run.
+//
+// Wall: image checks.
+func TestAttackImageKind(t *testing.T) {
+	layer := tarball(t, fileEntry("f", "x"))
+	gz := squeeze(t, 0, layer)
+	t.Run("thousands of layers", func(t *testing.T) {
+		h := forged{gz, func(m *ocispec.Manifest, config *ocispec.Image) {
 			for range 5000 {
 				m.Layers, config.RootFS.DiffIDs = append(m.Layers, m.Layers[0]), append(config.RootFS.DiffIDs, config.RootFS.DiffIDs[0])
 			}
-		}, "5001 layers"},
-		"more layers than the config": {gz, func(m *ocispec.Manifest, _ *ocispec.Image) { m.Layers = append(m.Layers, m.Layers[0]) }, "names 1 layers"},
-		"a config of another kind": {gz, func(m *ocispec.Manifest, _ *ocispec.Image) {
+		}, "5001 layers"}.pull(t, layer)
+		if n := h.sent.Load(); n > 1 { // the config
+			t.Errorf("%d blobs were fetched", n)
+		}
+	})
+	t.Run("a config of another kind", func(t *testing.T) {
+		forged{gz, func(m *ocispec.Manifest, _ *ocispec.Image) {
 			m.Config.MediaType = "application/\x1b[2J" + strings.Repeat("x", 10_000)
-		}, "not a container image"},
-		"a digest that is a path": {gz, func(m *ocispec.Manifest, _ *ocispec.Image) { m.Layers[0].Digest = "sha256:../../../../etc/passwd" }, "no sha256 digest"},
-		"a diff that is a path":   {gz, func(_ *ocispec.Manifest, c *ocispec.Image) { c.RootFS.DiffIDs[0] = "sha256:../../x" }, "no sha256 digest"},
+		}, "not a container image"}.pull(t, layer)
+	})
+}
+
+// TestMalformedManifests are refused, whatever could be done with them.
+func TestMalformedManifests(t *testing.T) {
+	layer := tarball(t, fileEntry("f", "x"))
+	gz := squeeze(t, 0, layer)
+	for name, c := range map[string]forged{
+		"no tar at all":               {[]byte(noise(5000)), nil, "not a tar archive"},
+		"more layers than the config": {gz, func(m *ocispec.Manifest, _ *ocispec.Image) { m.Layers = append(m.Layers, m.Layers[0]) }, "names 1 layers"},
+		"a digest that is a path":     {gz, func(m *ocispec.Manifest, _ *ocispec.Image) { m.Layers[0].Digest = "sha256:../../../../etc/passwd" }, "no sha256 digest"},
+		"a diff that is a path":       {gz, func(_ *ocispec.Manifest, c *ocispec.Image) { c.RootFS.DiffIDs[0] = "sha256:../../x" }, "no sha256 digest"},
 		"a digest of a weaker kind": {gz, func(m *ocispec.Manifest, _ *ocispec.Image) {
 			m.Layers[0].Digest = "md5:d41d8cd98f00b204e9800998ecf8427e"
 		}, "no sha256 digest"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			h := newHostile(t)
-			config := ocispec.Image{Platform: hostPlatform()}
-			config.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer)}}
-			m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}
-			m.SchemaVersion = 2
-			m.Layers = []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.FromBytes(c.packed), Size: int64(len(c.packed))}}
-			if c.change != nil {
-				c.change(&m, &config)
+		t.Run(name, func(t *testing.T) { c.pull(t, layer) })
+	}
+}
+
+// indexOf is an index of one image or index, for this machine.
+func indexOf(d digest.Digest, mediaType string) []byte {
+	return fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[{"digest":%q,"mediaType":%q,"size":5,"platform":{"os":"linux","architecture":%q}}]}`, d, mediaType, hostPlatform().Architecture)
+}
+
+// TestAttackIndex has indexes that lead to further ones, as long as anybody asks.
+//
+// Wall: index depth.
+func TestAttackIndex(t *testing.T) {
+	const many = 20
+	t.Run("names itself", func(t *testing.T) {
+		chain(t, "wrong digest", many, func(string) []byte { return indexOf(someDigest, ocispec.MediaTypeImageIndex) })
+	})
+	t.Run("names indexes without end", func(t *testing.T) {
+		nested := map[string][]byte{}
+		raw := indexOf(someDigest, ocispec.MediaTypeImageManifest)
+		for range 50 {
+			d := digest.FromBytes(raw)
+			nested[d.String()] = raw
+			raw = indexOf(d, ocispec.MediaTypeImageIndex)
+		}
+		chain(t, "without end", many, func(which string) []byte {
+			if doc, ok := nested[which]; ok {
+				return doc
 			}
-			raw := mustJSON(t, config)
-			m.Config.Digest, m.Config.Size = digest.FromBytes(raw), int64(len(raw))
-			h.image(t, m, raw, c.packed)
-			h.refuses(t, h.pull(t), c.want)
+			return raw
+		})
+	})
+}
+
+// chain pulls from a registry of indexes only, which must not be asked many times.
+func chain(t *testing.T, want string, many int64, doc func(which string) []byte) {
+	h := newHostile(t)
+	var asked atomic.Int64
+	h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !isManifest(r) || asked.Add(1) > 2*many {
+			return false
+		}
+		w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+		_, _ = w.Write(doc(r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]))
+		return true
+	})
+	h.refuses(t, h.pull(t), want)
+	if n := asked.Load(); n > many {
+		t.Errorf("%d indexes were fetched", n)
+	}
+}
+
+// TestAttackTwoMeanings has a manifest that is one image to one reader and another to the next (CVE-2021-41190).
+//
+// Wall: one meaning.
+func TestAttackTwoMeanings(t *testing.T) {
+	for name, mediaType := range map[string]string{
+		"an index that is a manifest as well": ocispec.MediaTypeImageIndex,
+		"a manifest that is an index as well": ocispec.MediaTypeImageManifest,
+	} {
+		t.Run(name, func(t *testing.T) {
+			layer := tarball(t, fileEntry("f", "x"))
+			h := newHostile(t)
+			one := h.push(t, "1", false, hostPlatform(), layer)
+			both := append([]byte(`{"manifests":[`), fmt.Appendf(nil, `{"digest":%q,"mediaType":%q,"size":5,"platform":{"os":"linux","architecture":%q}}],`, one.Digest, ocispec.MediaTypeImageManifest, hostPlatform().Architecture)...)
+			both = append(both, h.through(t, "/v2/app/manifests/1")[1:]...)
+			h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if !isManifest(r) || !strings.HasSuffix(r.URL.Path, "/1") {
+					return false
+				}
+				w.Header().Set("Content-Type", mediaType)
+				_, _ = w.Write(both)
+				return true
+			})
+			h.refuses(t, h.pull(t), "an index as well")
 		})
 	}
 }
 
-func TestAttackIndex(t *testing.T) {
-	index := func(d digest.Digest, mediaType string) []byte {
-		return fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[{"digest":%q,"mediaType":%q,"size":5,"platform":{"os":"linux","architecture":%q}}]}`, d, mediaType, hostPlatform().Architecture)
-	}
-	nested := map[string][]byte{}
-	raw := index(someDigest, ocispec.MediaTypeImageManifest)
-	for range 50 {
-		d := digest.FromBytes(raw)
-		nested[d.String()] = raw
-		raw = index(d, ocispec.MediaTypeImageIndex)
-	}
-	serve := func(top []byte, mediaType string) func(http.ResponseWriter, *http.Request) bool {
-		return func(w http.ResponseWriter, r *http.Request) bool {
-			if !isManifest(r) {
-				return false
-			}
-			w.Header().Set("Content-Type", mediaType)
-			doc, ok := nested[r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]]
-			if !ok {
-				doc = top
-			}
-			_, _ = w.Write(doc)
-			return true
-		}
-	}
-	both := fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[],"config":{"digest":%q},"layers":[]}`, someDigest)
-	for name, c := range map[string]struct {
-		handle func(http.ResponseWriter, *http.Request) bool
-		want   string
-	}{
-		"names itself":                    {serve(index(someDigest, ocispec.MediaTypeImageIndex), ocispec.MediaTypeImageIndex), "wrong digest"},
-		"names indexes without end":       {serve(raw, ocispec.MediaTypeImageIndex), "without end"},
-		"is a manifest as well":           {serve(both, ocispec.MediaTypeImageIndex), "an index as well"},
-		"is a manifest by its media type": {serve(both, ocispec.MediaTypeImageManifest), "an index as well"},
-		"is nested ten thousand deep":     {serve([]byte(strings.Repeat("[", 20_000)), ocispec.MediaTypeImageIndex), "manifest"},
-		"is of a web page's media type":   {serve([]byte(`{"x":1}`), "text/html; charset=\x9b2J"), "media type"},
+func TestMalformedIndexes(t *testing.T) {
+	for name, c := range map[string]struct{ doc, mediaType, want string }{
+		"nested ten thousand deep":   {strings.Repeat("[", 20_000), ocispec.MediaTypeImageIndex, "manifest"},
+		"of a web page's media type": {`{"x":1}`, "text/html; charset=\x9b2J", "media type"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHostile(t)
-			h.answer(c.handle)
+			h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if isManifest(r) {
+					w.Header().Set("Content-Type", c.mediaType)
+					_, _ = io.WriteString(w, c.doc)
+				}
+				return isManifest(r)
+			})
 			h.refuses(t, h.pull(t), c.want)
 		})
 	}
@@ -456,6 +647,8 @@ func TestInnerAddress(t *testing.T) {
 }
 
 // TestAttackArchiveFile has a layout folder whose files are what blocks or leads out.
+//
+// Wall: archive files.
 func TestAttackArchiveFile(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte(`{"schemaVersion":2,"manifests":[]}`), 0o600); err != nil {
@@ -464,19 +657,49 @@ func TestAttackArchiveFile(t *testing.T) {
 	for name, make := range map[string]func(path string) error{
 		"that waits for a writer": func(path string) error { return unix.Mkfifo(path, 0o600) },
 		"that is a link outside":  func(path string) error { return os.Symlink(secret, path) },
-		"that is a folder":        func(path string) error { return os.Mkdir(path, 0o755) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, s := t.TempDir(), openStore(t)
-			if err := make(filepath.Join(dir, "index.json")); err != nil {
+			path := filepath.Join(dir, "index.json")
+			if err := make(path); err != nil {
 				t.Fatal(err)
 			}
-			_, err := s.Load(t.Context(), dir, LoadOptions{Name: "hostile"})
-			oneLine(t, err)
-			if strings.Contains(fmt.Sprint(err), "its index is empty") {
-				t.Error("the link was followed")
+			loaded := loadHostile(t, s, dir)
+			select {
+			case err := <-loaded:
+				if strings.Contains(fmt.Sprint(err), "its index is empty") {
+					t.Error("the link was followed")
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("whisk waits for what does not come")
+				w, err := os.OpenFile(path, os.O_WRONLY, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.Close()
+				<-loaded
 			}
 			clean(t, s)
 		})
 	}
+}
+
+func TestArchiveFileThatIsAFolder(t *testing.T) {
+	dir, s := t.TempDir(), openStore(t)
+	if err := os.Mkdir(filepath.Join(dir, "index.json"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	<-loadHostile(t, s, dir)
+	clean(t, s)
+}
+
+// loadHostile loads a layout folder, which must fail in one line.
+func loadHostile(t *testing.T, s *Store, dir string) <-chan error {
+	loaded := make(chan error, 1)
+	go func() {
+		_, err := s.Load(context.Background(), dir, LoadOptions{Name: "hostile"})
+		oneLine(t, err)
+		loaded <- err
+	}()
+	return loaded
 }

@@ -32,7 +32,7 @@ func planFence(r *rights.Rights, unconfined bool, missing []string) (rights.Fenc
 		if slices.Contains(missing, "landlock") {
 			return rights.Fence{}, nil
 		}
-		return rights.Fence{}, missingWall("landlock", err)
+		return rights.Fence{}, fenceError(err)
 	}
 	return rights.PlanFence(abi), nil
 }

@@ -13,12 +13,14 @@ type Package int
 const (
 	IDHelpers Package = iota // newuidmap and newgidmap
 	AppArmor                 // apparmor_parser
+	UserBus                  // a D-Bus for each login
 )
 
 // command is the package's name and what installs it; "" where the family has none.
 func (d Distro) command(p Package) (install, name string) {
 	names := map[Package]map[Family]string{
 		IDHelpers: {Debian: "uidmap", Ubuntu: "uidmap", Fedora: "shadow-utils", Arch: "shadow", SUSE: "shadow", Alpine: "shadow-subids"},
+		UserBus:   {Debian: "dbus-user-session", Ubuntu: "dbus-user-session"}, // the others' dbus or dbus-broker has it
 		AppArmor:  {Debian: "apparmor", Ubuntu: "apparmor", Arch: "apparmor", SUSE: "apparmor-parser", Alpine: "apparmor"},
 	}
 	installs := map[Family]string{
@@ -30,11 +32,11 @@ func (d Distro) command(p Package) (install, name string) {
 
 // Install is the line that installs a package.
 func (d Distro) Install(p Package) string {
-	if line := d.InstallAsRoot(p); line != "" {
-		return d.Root(line)
+	if install, name := d.command(p); install != "" && name != "" {
+		return d.Root(install + " " + name)
 	}
-	what := map[Package]string{IDHelpers: "newuidmap and newgidmap", AppArmor: "apparmor_parser"}[p]
-	return "install " + what + " (Debian's package is " + map[Package]string{IDHelpers: "uidmap", AppArmor: "apparmor"}[p] + ")"
+	what := map[Package]string{IDHelpers: "newuidmap and newgidmap", AppArmor: "apparmor_parser", UserBus: "a D-Bus for each login"}[p]
+	return "install " + what + " (Debian's package is " + map[Package]string{IDHelpers: "uidmap", AppArmor: "apparmor", UserBus: "dbus-user-session"}[p] + ")"
 }
 
 // InstallAsRoot is Install for a shell that is root's; empty where nothing is known.
@@ -43,7 +45,12 @@ func (d Distro) InstallAsRoot(p Package) string {
 	if install == "" || name == "" {
 		return ""
 	}
-	return install + " " + name
+	line := install + " " + name
+	if d.Family == Debian || d.Family == Ubuntu {
+		// A machine that was made of an image may never have fetched the lists, apt-get(8).
+		return line + " || { apt-get update && " + line + "; }"
+	}
+	return line
 }
 
 // Root is a command line as an ordinary user types it: Alpine has doas(1), the others sudo(8).
@@ -100,17 +107,20 @@ func (d Distro) Profile(whisk string) string {
 
 // LiftProfile switches a profile of AppArmor's off, now and after the next boot, by its file (aa-disable(8)).
 func (d Distro) LiftProfile(file string) string {
-	lines := LiftAsRoot(file)
-	for i := range lines {
-		lines[i] = d.Root(lines[i])
-	}
-	return strings.Join(lines, " && ")
+	return d.Root("apparmor_parser -R "+Quote(file)) + " && " + d.Root("mkdir -p "+disabled) + " && " + d.Root("ln -sf "+Quote(file)+" "+disabled+"/")
 }
 
-// LiftAsRoot is LiftProfile for a shell that is root's.
+// LiftAsRoot is LiftProfile for a shell that is root's. It may be run again: of a profile that has been removed,
+// apparmor_parser(8) makes an error.
 func LiftAsRoot(file string) []string {
-	return []string{"mkdir -p /etc/apparmor.d/disable", "ln -sf " + Quote(file) + " /etc/apparmor.d/disable/", "apparmor_parser -R " + Quote(file)}
+	return []string{
+		"[ -L " + Quote(disabled+"/"+path.Base(file)) + " ] || apparmor_parser -R " + Quote(file),
+		"mkdir -p " + disabled, "ln -sf " + Quote(file) + " " + disabled + "/",
+	}
 }
+
+// disabled has a link to each profile that is not to be loaded at the next boot.
+const disabled = "/etc/apparmor.d/disable"
 
 // ProfileFile is where the profile of a program belongs: AppArmor's files are named by the path with dots for slashes.
 func ProfileFile(whisk string) string {

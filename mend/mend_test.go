@@ -1,7 +1,10 @@
 package mend
 
 import (
+	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -51,6 +54,33 @@ func TestRemediesByDistribution(t *testing.T) {
 		} {
 			if l.got != l.want {
 				t.Errorf("%s: %q, want %q", c.family, l.got, l.want)
+			}
+		}
+	}
+}
+
+// The key is one of the file's own, whatever table ends it, and there once however often the command is run.
+func TestUseStoreKeepsTheRest(t *testing.T) {
+	for name, c := range map[string]struct{ was, want string }{
+		"no file": {"", "store = \"/var/lib/whisk-ann\"\n\n"},
+		"a table": {"pull = 'never'\n[secrets]\nkey = 'x'\n", "store = \"/var/lib/whisk-ann\"\npull = 'never'\n[secrets]\nkey = 'x'\n"},
+		"a store": {"pull = 'never'\n  store=\"/other\"\n# store\n", "store = \"/var/lib/whisk-ann\"\npull = 'never'\n# store\n"},
+	} {
+		home := t.TempDir()
+		file := filepath.Join(home, ".config/whisk/config.toml")
+		if c.was != "" {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(c.was), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			cmd := exec.Command("/bin/sh", "-euc", UseStore("/var/lib/whisk-ann"))
+			cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v: %s", name, err, out)
+			}
+			if got, err := os.ReadFile(file); err != nil || string(got) != c.want {
+				t.Errorf("%s: %q, %v, want %q", name, got, err, c.want)
 			}
 		}
 	}

@@ -62,5 +62,12 @@ func LocalStore(user string) string { return "/var/lib/whisk-" + user }
 func (d Distro) MoveStore(user string) string {
 	local := LocalStore(user)
 	return d.Root("install -d -m 700 -o "+Quote(user)+" "+Quote(local)) +
-		" && mkdir -p ~/.config/whisk && echo " + Quote(fmt.Sprintf("store = %q", local)) + " >> ~/.config/whisk/config.toml"
+		" && " + UseStore(local)
+}
+
+// UseStore has the user's own shell write a store into config.toml: at the top, as further down it could be a table's
+// key, in place of the one that may be there. The file may be a link, as of those who keep their settings elsewhere.
+func UseStore(dir string) string {
+	const file = "~/.config/whisk/config.toml"
+	return "mkdir -p ~/.config/whisk && rest=$(sed '/^ *store *=/d' " + file + " 2>/dev/null || :) && printf '%s\\n' " + Quote(fmt.Sprintf("store = %q", dir)) + ` "$rest" > ` + file
 }

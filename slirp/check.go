@@ -1,12 +1,14 @@
 package slirp
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
 // Kernel is what the kernel's nftables lack of what networks use; each is nil where nothing is lacking.
@@ -42,9 +44,9 @@ func CheckKernel() Kernel {
 
 // addRules adds a table of its own with these rules.
 func addRules(name string, rules []nftRule) error {
-	c, err := nftables.New()
+	c, err := openTables()
 	if err != nil {
-		return fmt.Errorf("opening nftables: %w", err)
+		return err
 	}
 	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: name})
 	chain := c.AddChain(&nftables.Chain{Name: "transparent", Table: table, Type: nftables.ChainTypeFilter,
@@ -53,4 +55,22 @@ func addRules(name string, rules []nftRule) error {
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: r.exprs})
 	}
 	return c.Flush()
+}
+
+// openTables is nftables.New for a kernel that may be without nf_tables. Such a one answers a batch with one error for
+// all (nfnetlink_rcv_batch), and Flush, which waits for an answer to each message, would never return; so it is asked
+// for something that has one answer first.
+func openTables() (*nftables.Conn, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("opening nftables: %w", err)
+	}
+	_, err = c.ListTablesOfFamily(nftables.TableFamilyINet)
+	if errors.Is(err, unix.EINVAL) { // nfnetlink_rcv_msg
+		return nil, errors.New("the kernel loads no such module")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing nftables: %w", err)
+	}
+	return c, nil
 }

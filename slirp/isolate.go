@@ -144,9 +144,9 @@ func (n *Network) enforce() error {
 
 // newWall adds the whole table in one go, so that nothing passes it half made.
 func newWall(p plan, want []linkPair) (*wall, error) {
-	c, err := nftables.New()
+	c, err := openTables()
 	if err != nil {
-		return nil, fmt.Errorf("opening nftables: %w", err)
+		return nil, fmt.Errorf("adding nftables rules: nf_tables is missing: %w", err)
 	}
 	w := &wall{table: c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "whisk-apps"}), have: map[linkPair]bool{}}
 	w.pairs = &nftables.Set{Table: w.table, Name: "pairs", KeyType: nftables.MustConcatSetType(nftables.TypeIFIndex, nftables.TypeIFIndex)}
@@ -298,7 +298,7 @@ func missingForWall() error {
 		{"connection tracking (nft_ct, nf_conntrack)", &expr.Ct{Key: expr.CtKeySTATE, Register: 1}},
 		{"nft_reject_inet", &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}},
 	} {
-		c, err := nftables.New()
+		c, err := openTables()
 		if err != nil {
 			return fmt.Errorf("%s is missing: %w", part.name, err)
 		}

@@ -137,9 +137,9 @@ func markRule(six bool) request {
 // A SYN from a sandbox is never marked: it must go to the uplink and through the policy, even if it is for the very
 // port that the listener has.
 func addTransparentRules(ports [2]uint16) error {
-	c, err := nftables.New()
+	c, err := openTables()
 	if err != nil {
-		return fmt.Errorf("opening nftables: %w", err)
+		return err
 	}
 	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "whisk"})
 	chain := c.AddChain(&nftables.Chain{Name: "transparent", Table: table, Type: nftables.ChainTypeFilter,

@@ -101,8 +101,9 @@ func gatherFacts(at Step, err error) *Facts {
 		f.Chrooted = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0
 	}
 	_, noProc := os.Stat("/proc/self/ns")
-	_, e = os.Stat("/proc/self/ns/user")
-	f.KernelHas = e == nil || noProc != nil
+	// The link, not what it leads to: that has no path, and a profile of AppArmor's may refuse it for that.
+	_, e = os.Lstat("/proc/self/ns/user")
+	f.KernelHas = !errors.Is(e, fs.ErrNotExist) || noProc != nil
 	if own, e := os.ReadFile("/proc/self/uid_map"); e == nil && at == StepClone {
 		_, ok := outside(parseOwn(string(own)), uint32(os.Geteuid()))
 		f.UnmappedSelf = !ok

@@ -97,7 +97,7 @@ func (l Limits) Lost(m Machine) (lost, hint string) {
 	if why == "" {
 		list := strings.Join(controllers, " and ")
 		why = "the control group of your login has no " + list + " controller"
-		hint = "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload; then log in anew"
+		hint = "log in anew after: sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload"
 	}
 	return strings.Join(words, " and ") + " cannot be kept: " + why, hint
 }

@@ -2,7 +2,10 @@
 
 package vm
 
-import "time"
+import (
+	"regexp"
+	"time"
+)
 
 // crash, as a step's script, resets the machine.
 const crash = "\x00crash"
@@ -19,9 +22,14 @@ func variants() []variant {
 	return []variant{
 		plain(),
 		broken("no-sub-ids", "no-range", `sed -i /^dev:/d /etc/subuid /etc/subgid`),
-		broken("no-newuidmap", "helper-missing", `dpkg --purge uidmap && apt-get -q update`),
+		broken("no-newuidmap", "helper-missing", `dpkg --purge uidmap && rm -rf /var/lib/apt/lists && ! command -v newuidmap`),
 		broken("clone-off", "clone-off", `sysctl -w kernel.unprivileged_userns_clone=0`),
-		broken("apparmor", "apparmor", denyProfile),
+		broken("apparmor", "apparmor", denyProfile, step{name: "the printed profile is one that AppArmor takes", as: "root", script: `
+			[ -e /etc/apparmor.d/abi/4.0 ] || exit 0 # AppArmor 3 has no such restriction to be let out of
+			as_dev() { su -s /bin/sh dev -c "PATH=$PATH; $1"; }
+			file=/etc/apparmor.d/mnt.test.bin.whisk
+			as_dev "whisk doctor --apparmor-profile" >$file && apparmor_parser -r $file && as_dev "whisk run --rm host true" || exit 1
+			grep '^/mnt/test/bin/whisk (unconfined)' /sys/kernel/security/apparmor/profiles`}),
 		broken("no-nf-tables", "nf-tables", `
 			for m in nf_tables nft_tproxy nft_socket; do echo "install $m /bin/false"; done >/etc/modprobe.d/none.conf
 			! lsmod | grep -q ^nf_tables`),
@@ -32,52 +40,77 @@ func variants() []variant {
 				mkdir -p /run/kept$d && cp -a $d/. /run/kept$d && mount -t tmpfs tmpfs $d && cp -a /run/kept$d/. $d
 			done
 			rm -rf /run/kept; sync; echo u >/proc/sysrq-trigger
-			for i in $(seq 50); do grep -q '^/dev/vda / ext4 ro' /proc/mounts && exit; sleep 0.2; done; exit 1`),
+			for i in $(seq 50); do grep -q '^/dev/vda / ext4 ro' /proc/mounts && exit; sleep 0.2; done; exit 1`,
+			step{name: "doctor --fix", script: "whisk doctor --fix >/tmp/mend.sh"},
+			step{name: "mends that cannot be kept are named", as: "root", script: "sh /tmp/mend.sh; [ $? = 1 ] && cat /proc/sys/net/ipv4/ping_group_range", want: "not mended: ping, limits\n0\t2147483647\n"}),
 		broken("nfs-home", "file-system", `
 			mkdir -p /srv/home && cp -a /home/. /srv/home/
 			echo '/srv/home *(rw,no_root_squash,no_subtree_check,fsid=1)' >/etc/exports
-			systemctl start nfs-server && mount -t nfs -o vers=4.2 127.0.0.1:/srv/home /home && grep ' /home nfs4 ' /proc/mounts`),
+			systemctl start nfs-server && mount -t nfs -o vers=4.2 127.0.0.1:/srv/home /home && grep ' /home nfs4 ' /proc/mounts`,
+			step{name: "an image runs from the new store", script: `
+				whisk load -q -i /mnt/test/images --ref busybox:latest && whisk run --rm busybox echo it runs && ls -d /var/lib/whisk-dev/*`, want: "it runs\n/var/lib/whisk-dev/"}),
 		moving(),
 	}
 }
 
-// denyProfile confines whisk's own file, as a distribution or an administrator may, to everything but user namespaces.
+// denyProfile confines whisk's own file, as a distribution or an administrator may, to everything but user namespaces; with
+// AppArmor 3, which has no rule for them, to everything but the rights that one gives.
 const denyProfile = `
-	cat >/etc/apparmor.d/local-denied <<-'END'
-	abi <abi/4.0>,
-	profile denied /mnt/test/bin/whisk {
-	  allow all,
-	  deny userns,
-	}
-	END
+	if [ -e /etc/apparmor.d/abi/4.0 ]; then
+		cat >/etc/apparmor.d/local-denied <<-'END'
+		abi <abi/4.0>,
+		profile denied /mnt/test/bin/whisk {
+		  allow all,
+		  deny userns,
+		}
+		END
+	else
+		cat >/etc/apparmor.d/local-denied <<-'END'
+		profile denied /mnt/test/bin/whisk {
+		  file,
+		  network,
+		  signal,
+		  ptrace,
+		  unix,
+		  dbus,
+		  mount,
+		  umount,
+		  pivot_root,
+		}
+		END
+	fi
 	apparmor_parser -r /etc/apparmor.d/local-denied`
 
+// demo is two apps from whisk itself.
+const demo = `
+	cd && url=$(whisk demo -d) || exit 1
+	curl -fsS "$url" | grep -o '<title>.*</title>'; whisk demo --stop`
+
 // demoRuns is the last word on any machine.
-func demoRuns() step {
-	return step{name: "demo", script: `
-		cd && url=$(whisk demo -d) || exit 1
-		curl -fsS "$url" | grep -o '<title>.*</title>'; whisk demo --stop`, want: "whisk demo"}
-}
+func demoRuns() step { return step{name: "demo", script: demo, want: "<title>whisk demo</title>"} }
 
 // broken lacks something that doctor is to name first, by this cause, in the words of its golden file. After root has
 // run what doctor --fix prints, the demo must run.
-func broken(name, cause, breaking string) variant {
-	return variant{name: name, steps: []step{
+func broken(name, cause, breaking string, more ...step) variant {
+	return variant{name: name, steps: append([]step{
 		{name: "breaking it", as: "root", script: breaking},
 		{name: "doctor", script: findings, golden: name, want: `"cause": "` + cause + `"`},
+		{name: "the demo runs at once where doctor says so", script: "whisk doctor >/dev/null || { echo '<title>'; exit; }" + demo, want: "<title>"},
 		{name: "doctor --fix", script: "whisk doctor --fix >/tmp/mend.sh; cat /tmp/mend.sh"},
 		{name: "mending it as root", as: "root", script: "sh -x /tmp/mend.sh"},
+		{name: "doctor names it no more", script: `! whisk doctor --json | grep '"cause": "` + cause + `"'`},
 		demoRuns(),
-	}}
+		{name: "mending it again changes nothing", as: "root", script: "sh -x /tmp/mend.sh"},
+	}, more...)}
 }
 
 // whole lacks something that whisk does without.
-func whole(name, breaking string) variant {
-	return variant{name: name, steps: []step{
+func whole(name, breaking string, more ...step) variant {
+	return variant{name: name, steps: append([]step{
 		{name: "breaking it", as: "root", script: breaking},
 		{name: "doctor", script: findings, golden: name},
 		demoRuns(),
-	}}
+	}, more...)}
 }
 
 // killed: with the keeper goes all that it held, and its scope.
@@ -92,18 +125,26 @@ func killed() step {
 			done; systemctl --user list-units --all 'whisk-*.scope'; exit 1`, want: "gone"}
 }
 
-// findings prints what doctor says, but for what is well, and the cause that it names first.
+// findings prints what doctor says, but for what is well, the cause that it names first, and the mends of its script.
 const findings = `
 	whisk doctor | grep -v '^ok '
-	whisk doctor --json | grep -m1 '"cause"' || :`
+	whisk doctor --json | grep -m1 '"cause"'
+	echo; whisk doctor --fix | sed -n '/^# [a-z -]*: /,$p'`
+
+// figures are those that differ between two boots of one machine: how much of a disk is free.
+var figures = regexp.MustCompile(`[0-9.]+ (GiB free|MiB free|more files fit)`)
+
+// normal leaves figures out of what doctor says.
+func normal(said string) string { return figures.ReplaceAllString(said, "N $1") }
 
 // small has as little memory as a cheap server.
 func small() variant {
 	return variant{name: "1-gb", memory: 1024, steps: []step{
-		{name: "load the fixtures", script: "whisk load -i /mnt/test/images", limit: 10 * time.Minute},
+		{name: "doctor", script: findings, golden: "1-gb"},
+		{name: "load an image", script: "whisk load -q -i /mnt/test/images --ref postgres:latest", limit: 10 * time.Minute},
 		{name: "a database", script: `
 			whisk run -d --name db -e POSTGRES_PASSWORD=x postgres || exit 1
-			for i in $(seq 100); do whisk exec db psql -h 127.0.0.1 -U postgres -tAc 'select 6*7' && break; sleep 1; done
+			for i in $(seq 100); do whisk exec db env PGPASSWORD=x psql -h 127.0.0.1 -U postgres -tAc 'select 6*7' && break; sleep 1; done
 			whisk stop db`, want: "42", limit: 5 * time.Minute},
 		demoRuns(),
 	}}
@@ -119,8 +160,9 @@ func moving() variant {
 			ip addr add 198.51.100.1/24 dev wan0 && ip link set wan0 up && echo nameserver 198.51.100.2 >/etc/resolv.conf
 			systemd-run --quiet --unit=lan ip netns exec lan /mnt/test/agent lan 198.51.100.2`},
 		{name: "a sandbox reaches it by name", script: `
-			whisk load -i /mnt/test/images && whisk run -d --name surf busybox sleep 10000 && ` + surf, want: "hello from the local network", limit: 10 * time.Minute},
+			whisk load -q -i /mnt/test/images --ref busybox:latest && whisk run -d --name surf busybox sleep 10000 && ` + surf, want: "hello from the local network", limit: 10 * time.Minute},
 		{name: "suspend", as: "root", script: "ip link set wan0 down; ip addr del 198.51.100.1/24 dev wan0; sleep 3"},
+		{name: "doctor", script: findings, golden: "new-address"},
 		{name: "unreachable meanwhile", script: "! " + surf, limit: 3 * time.Minute},
 		{name: "resume with a new address", as: "root", script: "ip addr add 198.51.100.77/24 dev wan0; ip link set wan0 up"},
 		{name: "the same sandbox reaches it again", script: surf, want: "hello from the local network"},

@@ -92,6 +92,7 @@ func (v variant) run(t *testing.T, suite, disk, drive string) {
 // compare holds what was said against a golden file.
 func compare(t *testing.T, file, got string) {
 	t.Helper()
+	got = normal(got)
 	if *update {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
