@@ -152,6 +152,9 @@ func (c *Client) try(ctx context.Context, path string, doc []byte, files []*os.F
 		return &launcher.Error{Message: "the keeper ended before it answered", Kind: launcher.KindLeaving, Exit: launcher.ExitWhisk}
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		return &launcher.Error{Message: "this network's keeper is of an earlier version of whisk, which cannot do that", Hint: "stop its sandboxes and start them again", Exit: launcher.ExitWhisk}
+	}
 	dec := json.NewDecoder(resp.Body)
 	for {
 		var ev Event

@@ -29,7 +29,7 @@ func TestStartRightAfterTheEnd(t *testing.T) {
 					lines := 0
 					_ = launcher.ReadLog(t.Context(), b.dirs, s.ID, launcher.LogOptions{Tail: -1}, func(launcher.LogLine) error { lines++; return nil })
 					rec, err := launcher.ReadRecord(b.dirs, s.ID)
-					if err == nil && lines == round && rec.State == launcher.Exited {
+					if err == nil && lines == 1+round && rec.State == launcher.Exited {
 						break
 					}
 					if time.Now().After(deadline) {

@@ -15,6 +15,9 @@ type streams struct {
 	own []*os.File
 }
 
+// teePipe is the size of the pipes of an app in the foreground, in bytes.
+const teePipe = 256 << 10
+
 // streams makes the app's standard streams: pipes to the log, and in the foreground through it to the command's own;
 // both ends of a pty for a terminal. A sandbox in the foreground that is forgotten when it ends (--rm) has the command's
 // own: nobody could read its log. after is called once the app has started, or has not.
@@ -66,6 +69,9 @@ func (m *managed) streams(sb *launcher.Sandbox, f *front) (s streams, after func
 			if err := w.Chown(uid, -1); err != nil {
 				return fail(fmt.Errorf("give %s to user %d: %w", name, uid, err))
 			}
+		}
+		if f != nil { // fewer and longer turns between the app and whisk; a user may have 64 MB of pipes so, pipe(7)
+			_, _ = unix.FcntlInt(r.Fd(), unix.F_SETPIPE_SZ, teePipe)
 		}
 		ends, s.own = append(ends, r), append(s.own, w)
 		s.Stdio[i+1] = w
