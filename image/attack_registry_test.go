@@ -412,6 +412,40 @@ func (h *hostile) image(t *testing.T, m ocispec.Manifest, config []byte, blobs .
 	})
 }
 
+// TestAttackDrip has a registry that keeps whisk waiting with a byte now and then.
+//
+// Wall: least pace.
+func TestAttackDrip(t *testing.T) {
+	const drips = 400
+	for name, when := range map[string]func(r *http.Request) bool{"manifest": isManifest, "config or layer": isBlob} {
+		t.Run(name, func(t *testing.T) {
+			h := newHostile(t)
+			h.store.pace = pace{window: 50 * time.Millisecond, least: 1 << 20}
+			h.push(t, "1", false, hostPlatform(), threeLayers(t)...)
+			var most atomic.Int64
+			h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+				if !when(r) || r.Method == http.MethodHead {
+					return false
+				}
+				w.WriteHeader(http.StatusOK)
+				for n := range int64(drips) {
+					_, _ = w.Write([]byte(" "))
+					if http.NewResponseController(w).Flush() != nil || r.Context().Err() != nil {
+						return true
+					}
+					most.Store(max(most.Load(), n+1))
+					time.Sleep(5 * time.Millisecond)
+				}
+				return true
+			})
+			h.refuses(t, h.pull(t), "arrived") // a busy machine may see none in a window
+			if most.Load() == drips {
+				t.Error("whisk waited to the end")
+			}
+		})
+	}
+}
+
 // forged is an image of one layer that a registry says untrue things of.
 type forged struct {
 	packed []byte // as the registry sends it

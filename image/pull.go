@@ -86,6 +86,9 @@ func (s *Store) pull(ctx context.Context, ref Reference, want ocispec.Platform, 
 	if err != nil {
 		return nil, err
 	}
+	if s.pace.window != 0 {
+		r.pace = s.pace
+	}
 	if which == "" {
 		d, err := r.resolve(ctx, ref.tag)
 		if err != nil {

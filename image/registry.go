@@ -42,6 +42,7 @@ type registry struct {
 	ref    Reference
 	client *http.Client
 	base   string // URL of the repository, without a slash at its end
+	pace   pace   // of each answer
 }
 
 // errPlainHTTP is a registry that answers without TLS and is not on the loopback device.
@@ -85,6 +86,7 @@ func connect(ctx context.Context, ref Reference, insecure bool, dial dialFunc) (
 	return &registry{
 		ref:    ref,
 		client: &http.Client{Transport: rt, CheckRedirect: follow},
+		pace:   defaultPace(),
 		base:   "https://" + repo.RegistryStr() + "/v2/" + repo.RepositoryStr(),
 	}, nil
 }
@@ -185,12 +187,14 @@ func (r *registry) resolve(ctx context.Context, tag string) (digest.Digest, erro
 
 // manifest fetches a manifest or index by tag or digest; one by digest is what it says it is.
 func (r *registry) manifest(ctx context.Context, which string) (raw []byte, mediaType string, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	resp, err := r.send(ctx, http.MethodGet, "/manifests/"+which, accept())
 	if err != nil {
 		return nil, "", err
 	}
 	defer resp.Body.Close()
-	raw, err = readBounded(resp.Body, maxManifest, "manifest")
+	raw, err = readBounded(r.paced(ctx, cancel, resp.Body), maxManifest, "manifest")
 	if err != nil {
 		return nil, "", err
 	}
@@ -205,12 +209,14 @@ func (r *registry) manifest(ctx context.Context, which string) (raw []byte, medi
 
 // config fetches an image's config.
 func (r *registry) config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	resp, err := r.send(ctx, http.MethodGet, "/blobs/"+d.Digest.String(), nil)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	raw, err := readBounded(resp.Body, maxConfig, "config")
+	raw, err := readBounded(r.paced(ctx, cancel, resp.Body), maxConfig, "config")
 	if err != nil {
 		return nil, err
 	}
@@ -220,8 +226,7 @@ func (r *registry) config(ctx context.Context, d ocispec.Descriptor) ([]byte, er
 // blob opens a layer. Reads carry on where a connection broke; bytes are not verified.
 func (r *registry) blob(ctx context.Context, d digest.Digest) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	b := &blobReader{registry: r, ctx: ctx, cancel: cancel, path: "/blobs/" + d.String(), left: attempts}
-	b.stall = time.AfterFunc(stallTimeout, func() { cancel(errStalled) })
+	b := &blobReader{registry: r, ctx: ctx, cancel: cancel, path: "/blobs/" + d.String(), left: attempts, pace: r.pace}
 	if err := b.open(); err != nil {
 		b.Close()
 		return nil, err
@@ -229,13 +234,32 @@ func (r *registry) blob(ctx context.Context, d digest.Digest) (io.ReadCloser, er
 	return b, nil
 }
 
-var errStalled = fmt.Errorf("nothing arrived for %s", stallTimeout)
+// paced reads an answer that must keep the registry's pace.
+func (r *registry) paced(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader) io.Reader {
+	return &pacedReader{ctx: ctx, cancel: cancel, body: body, pace: r.pace}
+}
+
+type pacedReader struct {
+	ctx    context.Context //nolint:containedctx // as in blobReader
+	cancel context.CancelCauseFunc
+	body   io.Reader
+	pace   pace
+}
+
+// Read implements io.Reader.
+func (p *pacedReader) Read(b []byte) (int, error) {
+	n, err := p.pace.read(p.cancel, p.body, b)
+	if err != nil && err != io.EOF && p.ctx.Err() != nil {
+		err = context.Cause(p.ctx)
+	}
+	return n, err
+}
 
 type blobReader struct {
 	registry *registry
 	ctx      context.Context //nolint:containedctx // a reader's reads belong to the call that opened it
 	cancel   context.CancelCauseFunc
-	stall    *time.Timer
+	pace     pace
 	path     string
 	body     io.ReadCloser
 	n        int64 // read so far
@@ -268,9 +292,11 @@ func (b *blobReader) open() error {
 // Read implements io.Reader.
 func (b *blobReader) Read(p []byte) (int, error) {
 	for {
-		n, err := b.body.Read(p)
+		n, err := b.pace.read(b.cancel, b.body, p)
 		b.n += int64(n)
-		b.stall.Reset(stallTimeout)
+		if b.ctx.Err() != nil && err != nil && err != io.EOF {
+			return n, context.Cause(b.ctx)
+		}
 		if err == nil || err == io.EOF || n > 0 {
 			if n > 0 && err != io.EOF {
 				err = nil // said again by the next read
@@ -292,7 +318,6 @@ func (b *blobReader) Read(p []byte) (int, error) {
 
 // Close implements io.Closer. It may be called while a Read waits, which then ends.
 func (b *blobReader) Close() error {
-	b.stall.Stop()
 	b.cancel(context.Canceled)
 	if b.body != nil {
 		return b.body.Close()

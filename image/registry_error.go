@@ -45,6 +45,7 @@ func registryError(ref Reference, err error) error {
 	var timeout net.Error
 	var inner *innerError
 	var plain *plainError
+	var slow *slowError
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
@@ -62,8 +63,8 @@ func registryError(ref Reference, err error) error {
 		return fault("if you trust the network: --tls-verify=false", "the certificate of %s is not good: %s", ref.domain, rootCause(err))
 	case errors.Is(err, errPlainHTTP), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return fault("if you trust the network: --tls-verify=false", "registry %s speaks plain http", ref.domain)
-	case errors.Is(err, errStalled):
-		return fault("try again", "%s: %v", ref.domain, errStalled)
+	case errors.As(err, &slow):
+		return fault("try again", "%s: %v", ref.domain, slow)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, io.EOF):
 		return fault("try again", "%s cut the connection off half way", ref.domain)
 	case errors.As(err, &timeout) && timeout.Timeout():

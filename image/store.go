@@ -26,6 +26,7 @@ type Store struct {
 	opts   Options
 	store  storage.Store
 	limits limits
+	pace   pace     // of a registry's answers; zero is defaultPace
 	dial   dialFunc // nil but in tests: the network's
 }
 
