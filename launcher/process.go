@@ -151,7 +151,12 @@ func checkWorkdir(dir string) error {
 func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, limits []rlimit, readOnly bool) {
 	s.add("enter root", mustWork, unix.SYS_FCHDIR, rootfd)
 	// While the old /proc is in sight: a user namespace may not mount one that shows more, mount_namespaces(7).
-	s.add("mount /proc", mustWork, unix.SYS_MOUNT, "proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
+	// The group of the sandbox's root goes on seeing all processes, proc(5).
+	var hide any = "hidepid=2,gid=0"
+	if !wall.Up("hidden processes") {
+		hide = nil
+	}
+	s.add("mount /proc", mustWork, unix.SYS_MOUNT, "proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, hide)
 	s.add("change root", mustWork, unix.SYS_PIVOT_ROOT, ".", ".")
 	s.add("detach the host's root", mustWork, unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
 	s.add("enter new root", mustWork, unix.SYS_CHDIR, "/")
