@@ -55,7 +55,7 @@ type Config struct {
 // qemuArgs plans a machine: the guest's kernel is booted without a boot loader, all writes go to a temporary file.
 func qemuArgs(c Config) []string {
 	return []string{
-		"-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,svm=off", "-smp", "2", "-m", fmt.Sprint(c.Memory),
+		"-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", fmt.Sprint(c.Memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "unix:" + filepath.Join(c.Dir, "monitor") + ",server=on,wait=off",
 		"-kernel", filepath.Join(c.Disk, "vmlinuz"), "-initrd", filepath.Join(c.Disk, "initrd.img"),
 		"-append", strings.TrimSpace("root=/dev/vda rw console=ttyS0 loglevel=4 panic=3 systemd.show_status=0 net.ifnames=0 " + c.Kernel),
