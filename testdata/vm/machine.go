@@ -28,7 +28,9 @@ import (
 
 const (
 	// bootTime bounds a boot, in software, on a machine with other work: some 30 s on a quiet one.
-	bootTime = 10 * time.Minute
+	bootTime = 4 * time.Minute
+	// boots is how often a machine may try to come up.
+	boots = 3
 	// tailLines is how much of the guest's console a failure shows.
 	tailLines = 40
 )
@@ -177,11 +179,16 @@ func (m *Machine) reply(limit time.Duration) (Reply, error) {
 }
 
 // Crash resets the machine, as if its power had gone, and waits until it is up again.
-func (m *Machine) Crash() error {
-	if err := m.monitor("system_reset"); err != nil {
-		return err
+func (m *Machine) Crash() (err error) {
+	for range boots {
+		if err = m.monitor("system_reset"); err != nil {
+			return err
+		}
+		if err = m.Greeting(); err == nil {
+			return nil
+		}
 	}
-	return m.Greeting()
+	return err
 }
 
 // monitor gives qemu a command, see qemu(1), -monitor.

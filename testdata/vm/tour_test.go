@@ -17,7 +17,7 @@ func packaged() []step {
 			export PATH=$HOME/.local/bin:/usr/bin:/bin WHISK_BASE_URL=/mnt/test/dist
 			sh /mnt/test/dist/install.sh && command -v whisk && whisk version && whisk run --rm host echo it runs &&
 			sh /mnt/test/dist/install.sh --uninstall && ! [ -e ~/.local/bin/whisk ]`, want: "it runs"},
-		{name: "the package", as: "root", script: "apt-get install -y -q /mnt/test/dist/*.deb && ls -l /usr/bin/whisk /usr/share/man/man1/whisk.1.gz", limit: 5 * time.Minute},
+		{name: "the package", as: "root", script: "DEBIAN_FRONTEND=noninteractive apt-get install -y -qq /mnt/test/dist/*.deb && ls -l /usr/bin/whisk && dpkg -L whisk", want: "/usr/share/man/man1/whisk.1.gz", limit: 5 * time.Minute},
 	}
 }
 
