@@ -27,6 +27,7 @@ type step struct {
 
 // TestVM boots Debian's releases, one after the other, and takes every variant's steps.
 func TestVM(t *testing.T) {
+	output(t, "./install")
 	drive := makeDrive(t)
 	for _, suite := range []string{"trixie", "bookworm"} {
 		t.Run(suite, func(t *testing.T) {
