@@ -1,6 +1,7 @@
 package slirp
 
 import (
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -46,11 +47,29 @@ func TestAttackPretendingToBeLoopback(t *testing.T) {
 				t.Errorf("to an app on %s, a client elsewhere is %s", listen, seen)
 			}
 		}
+		// Behind a forwarder of the plain kind the attack succeeds, or it would prove nothing.
+		l, err := net.Listen("tcp4", "0.0.0.0:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go forwardPlainly(l, app, portOf(app.whoTCP("127.0.0.1:0")))
+		seen, err := ask(t, at(hostV4, portOf(l.Addr())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from := netip.MustParseAddrPort(seen); !from.Addr().IsLoopback() {
+			t.Errorf("the attack fails without the wall, too: the client is %s", seen)
+		}
 	})
 	t.Run("loopback's port by the host's address", func(t *testing.T) {
 		p := publishOn(t, "127.0.0.1", app.whoTCP("0.0.0.0:0"))
 		if seen, err := ask(t, at(hostV4, int(p.HostAddr().Port()))); err == nil {
 			t.Errorf("it answers: %q", seen)
+		}
+		open := publishOn(t, "0.0.0.0", app.whoTCP("0.0.0.0:0"))
+		if _, err := ask(t, at(hostV4, int(open.HostAddr().Port()))); err != nil {
+			t.Errorf("the attack fails without the wall, too: %v", err)
 		}
 	})
 	t.Run("loopback's port by a forged route", func(t *testing.T) {
@@ -81,6 +100,26 @@ func TestAttackPretendingToBeLoopback(t *testing.T) {
 			t.Error("the attack fails without the wall, too")
 		}
 	})
+}
+
+// forwardPlainly joins each connection to one from the app's own loopback device, as many port drivers do.
+func forwardPlainly(l net.Listener, app *namespace, port int) {
+	for {
+		client, err := l.Accept()
+		if err != nil {
+			return
+		}
+		server, err := app.dial("tcp", at("127.0.0.1", port))
+		if err != nil {
+			client.Close()
+			continue
+		}
+		go func() {
+			defer client.Close()
+			defer server.Close()
+			_, _ = io.Copy(client, server)
+		}()
+	}
 }
 
 func (ns *namespace) dialTimeout(addr string, d time.Duration) (c net.Conn, err error) {
