@@ -25,6 +25,7 @@ func variants(t *testing.T) []variant {
 	return []variant{
 		plain(),
 		{name: "installed", memory: 2048, steps: slices.Concat(packaged(), tour(t))},
+		oneID(),
 		broken("no-sub-ids", "no-range", `sed -i /^dev:/d /etc/subuid /etc/subgid`),
 		broken("no-newuidmap", "helper-missing", `dpkg --purge uidmap && rm -rf /var/lib/apt/lists && ! command -v newuidmap`),
 		broken("clone-off", "clone-off", `sysctl -w kernel.unprivileged_userns_clone=0`),
@@ -140,6 +141,26 @@ var figures = regexp.MustCompile(`[0-9.]+ (GiB free|MiB free|more files fit)`)
 
 // normal leaves figures out of what doctor says.
 func normal(said string) string { return figures.ReplaceAllString(said, "N $1") }
+
+// oneID is a login without ranges, as directory users have, that runs the well-known services all the same.
+func oneID() variant {
+	return variant{name: "one-id", memory: 2048, steps: []step{
+		{name: "no ranges", as: "root", script: `sed -i /^dev:/d /etc/subuid /etc/subgid`},
+		{name: "load the fixtures", script: "whisk load -q -i /mnt/test/images && whisk images", want: "postgres", limit: 10 * time.Minute},
+		{name: "nginx", script: `
+			whisk run -d --name web -p 8081:80 nginx || exit 1
+			for i in $(seq 60); do curl -sI 127.0.0.1:8081 | grep -i ^server: && break; sleep 1; done
+			whisk exec web ps -o user= | sort -u; whisk rm -f web`, want: "Server: nginx"},
+		{name: "PostgreSQL", script: `
+			whisk run -d --name db -e POSTGRES_PASSWORD=x postgres || exit 1
+			for i in $(seq 200); do whisk exec db env PGPASSWORD=x psql -h 127.0.0.1 -U postgres -tAc 'select 6*7' && break; sleep 1; done
+			whisk stop db && whisk rm db`, want: "42", limit: 10 * time.Minute},
+		{name: "Redis", script: `
+			whisk run -d --name cache redis || exit 1
+			for i in $(seq 60); do whisk exec cache redis-cli ping && break; sleep 1; done
+			whisk rm -f cache`, want: "PONG"},
+	}}
+}
 
 // small has as little memory as a cheap server.
 func small() variant {
