@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +48,7 @@ func (m *managed) launch(ctx context.Context, f *front) (err error) {
 			sb.Close()
 			m.leaveGroup()
 			m.mu.Lock()
-			m.rec.Volumes = sb.Volumes()
+			m.rec.Volumes = sb.Volumes() // those it was given, and those it has made
 			m.mu.Unlock()
 		}
 	}()
@@ -81,7 +82,7 @@ func (m *managed) launch(ctx context.Context, f *front) (err error) {
 	}
 	after(true)
 	m.mu.Lock()
-	m.sb, m.front = sb, f
+	m.sb, m.front, m.ending = sb, f, false
 	r := &m.rec
 	r.State, r.StartedAt, r.FinishedAt, r.ExitCode, r.Error = launcher.Running, time.Now().UTC(), time.Time{}, 0, ""
 	r.PID, r.Argv, r.Env, r.User, r.Workdir, r.StopSignal, r.Volumes, r.Hidden, r.Walls = started.PID, started.Argv, started.Env, started.User, started.Workdir, started.Signal, started.Volumes, started.Hidden, started.Walls
@@ -172,16 +173,26 @@ func (m *managed) over() bool {
 	return m.finished
 }
 
+// firstBackoff is the pause before the first restart; each that follows is twice as long, up to lastBackoff.
+const (
+	firstBackoff = 100 * time.Millisecond
+	lastBackoff  = time.Minute
+)
+
 // lookAfter waits for the app's end, starts it again as its restart policy says, and takes everything down.
 func (m *managed) lookAfter() {
-	backoff := 100 * time.Millisecond
+	backoff := firstBackoff
 	for {
 		began := time.Now()
 		<-m.sb.Exited()
 		code := m.sb.ExitCode()
 		m.mu.Lock()
 		ports := m.ports
-		m.ports = nil
+		m.ports, m.ending = nil, true
+		if m.front != nil && m.front.master != nil {
+			m.front.master.Close() // the command has its own
+			m.front.master = nil
+		}
 		m.mu.Unlock()
 		closePorts(ports)
 		m.copies.Wait()
@@ -205,28 +216,59 @@ func (m *managed) lookAfter() {
 			m.finish(code, oom.Message)
 			return
 		}
+		m.leaveFront(code, oom)
 		m.unplug(false)
 		m.sb.Close()
 		if time.Since(began) > 10*time.Second {
-			backoff = 100 * time.Millisecond
+			backoff = firstBackoff
 		}
-		if !m.pause(backoff) {
-			m.finish(code, "")
-			return
+		for again := false; !again; backoff = min(2*backoff, lastBackoff) {
+			if !m.pause(backoff) {
+				m.finish(code, "")
+				return
+			}
+			err := m.relaunch()
+			if again = err == nil; again {
+				continue
+			}
+			// What was in the way may be gone the next time: a port that another has, a folder that is not mounted.
+			if code = launcher.AsError(err).Exit; !m.restarts(code) {
+				m.finish(code, err.Error())
+				return
+			}
+			m.mu.Lock()
+			m.rec.PID, m.rec.Ports, m.rec.Ready, m.rec.Error = 0, nil, false, err.Error()
+			_ = m.rec.Write(m.s.doc.Dirs) // the next change writes it again
+			m.mu.Unlock()
 		}
-		backoff = min(2*backoff, time.Minute)
-		m.mu.Lock()
-		m.rec.Restarts++
-		m.mu.Unlock()
-		logged, err := m.watchLog()
-		if err == nil {
-			err = m.launch(m.s.ctx, nil)
-		}
-		if err != nil {
-			m.finish(launcher.AsError(err).Exit, err.Error())
-			return
-		}
-		go m.becomeReady(logged)
+	}
+}
+
+// relaunch starts the app once more.
+func (m *managed) relaunch() error {
+	m.mu.Lock()
+	m.rec.Restarts++
+	m.mu.Unlock()
+	logged, err := m.watchLog()
+	if err != nil {
+		return err
+	}
+	if err := m.launch(m.s.ctx, nil); err != nil {
+		return err
+	}
+	go m.becomeReady(logged)
+	return nil
+}
+
+// leaveFront tells the command in the foreground how the app has ended; what is started again runs in the background.
+func (m *managed) leaveFront(code int, fault *launcher.Error) {
+	m.mu.Lock()
+	f := m.front
+	m.front = nil
+	m.mu.Unlock()
+	if f != nil {
+		f.code, f.fault = code, fault
+		close(f.over)
 	}
 }
 
@@ -264,7 +306,7 @@ func (m *managed) pause(d time.Duration) bool {
 func (m *managed) restarts(code int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.stopping || m.front != nil {
+	if m.stopping {
 		return false
 	}
 	switch r := m.rec.App.Restart; r.Policy {
@@ -287,7 +329,7 @@ func (m *managed) finish(code int, fault string) {
 	m.finished = true
 	r.State, r.ExitCode, r.FinishedAt, r.Error = launcher.Exited, code, time.Now().UTC(), fault
 	r.PID, r.IPv4, r.IPv6, r.Ports, r.Ready, r.ControlGroup = 0, "", "", nil, false, ""
-	if r.Remove {
+	if r.Remove || m.remove {
 		_ = r.Forget(m.s.doc.Dirs)
 	} else {
 		_ = r.Write(m.s.doc.Dirs) // a full disk: the next command sees a keeper that is gone
@@ -311,7 +353,7 @@ func (m *managed) drop() {
 	m.mu.Lock()
 	m.finished = true
 	sb, id, log := m.sb, m.rec.ID, m.log
-	remove := m.rec.Remove || m.rec.State == launcher.Created
+	remove := m.rec.Remove || m.remove || m.rec.State == launcher.Created
 	m.log = nil
 	m.mu.Unlock()
 	if log != nil {
@@ -332,13 +374,21 @@ func (m *managed) drop() {
 	m.s.release()
 }
 
-// forget removes the sandbox's folder and anonymous volumes, also those that no record names yet.
+// forget removes the sandbox's folder, and its anonymous volumes where that was asked for or where they were made for
+// a start that has failed. Others stay, and belong to nobody.
 func (m *managed) forget() error {
+	m.mu.Lock()
+	volumes, all := m.rec.Volumes, m.rec.Remove || m.volumes
+	failed := m.rec.State == launcher.Created
+	m.mu.Unlock()
 	var faults []error
-	for _, v := range m.rec.Volumes {
-		if err := launcher.DiscardVolume(m.s.doc.Dirs, v); err != nil {
-			faults = append(faults, err)
+	for _, v := range volumes {
+		inherited := m.instead != nil && slices.Contains(m.instead.rec.Volumes, v)
+		if all || failed && !inherited {
+			faults = append(faults, launcher.DiscardVolume(m.s.doc.Dirs, v))
+		} else {
+			faults = append(faults, launcher.OwnVolume(m.s.doc.Dirs, v, ""))
 		}
 	}
-	return errors.Join(append(faults, launcher.RemoveHeldSandbox(m.s.doc.Dirs, m.rec.ID, true))...)
+	return errors.Join(append(faults, launcher.RemoveHeldSandbox(m.s.doc.Dirs, m.rec.ID, all))...)
 }

@@ -40,6 +40,10 @@ type managed struct {
 	front    *front         // the command in the foreground, if any
 	execs    map[string]*launcher.Process
 	stopping bool // asked to end: no restart
+	ending   bool // the app has ended, and its output is read to the end
+	remove   bool // asked to be forgotten when it has ended, besides rec.Remove
+	volumes  bool // and its anonymous volumes with it
+	instead  *predecessor
 	lines    func(launcher.LogLine)
 	fault    *launcher.Error // why whisk itself has ended the app
 	ahead    *ahead          // of the first start, if something was made ahead
@@ -55,11 +59,53 @@ type front struct {
 	master *os.File
 	gone   <-chan struct{} // closed when the command has gone
 	done   chan struct{}   // closed when it detaches
-	once   sync.Once
+	over   chan struct{}   // closed when the app has ended and is started again without the command
+	code   int             // of that end
+	fault  *launcher.Error // and why, if whisk or the kernel ended it
 }
 
-// create makes the sandbox's folder and record, or takes up those of one that has ended.
-func (s *server) create(ctx context.Context, spec *launcher.Spec, old *launcher.Record) (*managed, error) {
+// create makes the sandbox's folder and record, in place of an earlier one of the same app if there is one: that is
+// forgotten, and its anonymous volumes are handed on. On an error the earlier one has what it had.
+func (s *server) create(ctx context.Context, spec *launcher.Spec, instead *predecessor) (*managed, error) {
+	base, err := s.checked(ctx, spec, "")
+	if err != nil {
+		return nil, err
+	}
+	m := s.manage(base)
+	m.instead = instead
+	m.rec = launcher.Record{Spec: *spec, State: launcher.Created, CreatedAt: time.Now().UTC(), ImageID: base.ID, ImageDigest: base.Digest}
+	if instead != nil {
+		m.rec.Volumes = slices.Clone(instead.rec.Volumes)
+	}
+	if err := s.admit(m, m.makeNew); err != nil {
+		return nil, err
+	}
+	if instead != nil {
+		if err := instead.handOn(spec.ID); err != nil {
+			m.fail(err)
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// resume takes up the folder of a sandbox that has ended. It stands on the image it was made from, whatever that one's
+// name stands for now.
+func (s *server) resume(ctx context.Context, rec *launcher.Record) (*managed, error) {
+	base, err := s.checked(ctx, &rec.Spec, rec.ImageID)
+	if err != nil {
+		return nil, err
+	}
+	m := s.manage(base)
+	m.rec = *rec
+	if err := s.admit(m, m.takeFolder); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// checked finds the base of a spec that this keeper can hold; imageID is base's.
+func (s *server) checked(ctx context.Context, spec *launcher.Spec, imageID string) (*launcher.Base, error) {
 	if err := checkVersion(spec.Version); err != nil {
 		return nil, err
 	}
@@ -69,54 +115,56 @@ func (s *server) create(ctx context.Context, spec *launcher.Spec, old *launcher.
 	if spec.KeeperName() != s.doc.Network {
 		return nil, fmt.Errorf("sandbox %s is for network %s, and this keeper holds %s", spec.ID, strconv.Quote(spec.KeeperName()), strconv.Quote(s.doc.Network))
 	}
-	base, err := s.base(ctx, spec)
-	if err != nil {
-		return nil, err
-	}
-	m := &managed{s: s, base: base, ended: make(chan struct{}), gone: make(chan struct{}), execs: map[string]*launcher.Process{}}
-	if old != nil {
-		m.rec = *old
-	} else {
-		m.rec = launcher.Record{Spec: *spec, State: launcher.Created, CreatedAt: time.Now().UTC(), ImageID: base.ID, ImageDigest: base.Digest}
-	}
+	return s.base(ctx, spec, imageID)
+}
+
+func (s *server) manage(base *launcher.Base) *managed {
+	return &managed{s: s, base: base, ended: make(chan struct{}), gone: make(chan struct{}), execs: map[string]*launcher.Process{}}
+}
+
+// admit has the sandbox enter its folder, and looks after it from then on.
+func (s *server) admit(m *managed, enter func() error) error {
 	if !s.hold() {
-		return nil, &launcher.Error{Message: "the keeper is leaving", Kind: launcher.KindLeaving, Exit: launcher.ExitWhisk}
+		return &launcher.Error{Message: "the keeper is leaving", Kind: launcher.KindLeaving, Exit: launcher.ExitWhisk}
 	}
-	if err := m.enter(old != nil); err != nil {
+	if err := enter(); err != nil {
 		s.release()
-		return nil, err
+		return err
 	}
-	s.flows.place(s.doc.Dirs, spec)
-	return m, nil
+	s.mu.Lock()
+	unwanted := s.unwanted[m.rec.ID] && m.rec.State == launcher.Created
+	if !unwanted {
+		s.sandboxes[m.rec.ID] = m // whose folder we hold
+	}
+	s.mu.Unlock()
+	if unwanted {
+		_ = launcher.RemoveHeldSandbox(s.doc.Dirs, m.rec.ID, false) // what stays is swept
+		m.hold.Close()
+		s.release()
+		return errUnwanted()
+	}
+	s.flows.place(s.doc.Dirs, &m.rec.Spec)
+	return nil
 }
 
 // errStarting says that another request is starting the sandbox.
 var errStarting = errors.New("the sandbox is being started")
 
-// enter gives the sandbox its name and folder.
-func (m *managed) enter(known bool) error {
-	d := m.s.doc.Dirs
-	if known {
-		if err := m.takeFolder(); err != nil {
-			return err
-		}
-	} else {
-		if err := os.MkdirAll(d.Sandboxes(), 0o700); err != nil {
-			return fmt.Errorf("make sandbox: %w", err)
-		}
-		if m.rec.Name == "" || m.rec.Name == m.rec.ID { // nobody else has it
-			m.rec.Name = m.rec.ID
-			if err := m.makeFolder(); err != nil {
-				return err
-			}
-		} else if err := m.takeName(); err != nil {
-			return err
-		}
+// errUnwanted says that a sandbox was asked to end before it came to be.
+func errUnwanted() error {
+	return &launcher.Error{Message: "stopped before it had started", Exit: launcher.ExitWhisk}
+}
+
+// makeNew gives a new sandbox its name and folder.
+func (m *managed) makeNew() error {
+	if err := os.MkdirAll(m.s.doc.Dirs.Sandboxes(), 0o700); err != nil {
+		return fmt.Errorf("make sandbox: %w", err)
 	}
-	m.s.mu.Lock()
-	defer m.s.mu.Unlock()
-	m.s.sandboxes[m.rec.ID] = m // whose folder we hold
-	return nil
+	if m.rec.Name == "" || m.rec.Name == m.rec.ID { // nobody else has it
+		m.rec.Name = m.rec.ID
+		return m.makeFolder()
+	}
+	return m.takeName()
 }
 
 // takeFolder holds the folder of a sandbox that has ended, if nobody has removed it meanwhile.
@@ -184,7 +232,7 @@ func (m *managed) takeName() error {
 		return err
 	}
 	for _, r := range records {
-		if r.Name == m.rec.Name {
+		if r.Name == m.rec.Name && (m.instead == nil || r.ID != m.instead.rec.ID) {
 			return &launcher.Error{Message: fmt.Sprintf("the name %q is taken by sandbox %s", r.Name, r.ID), Hint: "whisk rm " + r.Name + ", or choose another --name", Exit: launcher.ExitWhisk}
 		}
 	}
