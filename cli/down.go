@@ -12,7 +12,7 @@ import (
 )
 
 type downCmd struct {
-	Volumes bool   `short:"v" help:"Remove the project's volumes and egress log, too."`
+	Volumes bool   `short:"v" help:"Remove the project's volumes, anonymous ones among them, and egress log, too."`
 	Time    string `short:"t" placeholder:"SECONDS" help:"How long to wait before killing; without it what each app was given, or 10."`
 	File    string `short:"f" placeholder:"FILE" help:"The project's whisk.toml; without it the nearest from here upwards."`
 }
@@ -20,7 +20,8 @@ type downCmd struct {
 // Help is what kong shows below the flags.
 func (*downCmd) Help() string {
 	return `Volumes and the egress log are kept unless -v is given; volumes marked external
-always are.
+always are. The next up mounts the volumes that have names again, and makes
+anonymous ones anew; those of before are in whisk volume ls.
 
 Examples:
   whisk down
@@ -48,7 +49,7 @@ func (c *call) down(ctx context.Context, p *config.Project, timeout *time.Durati
 	client, err := keeper.Dial(ctx, c.dirs, p.Name)
 	if err == nil {
 		defer client.Close()
-		err = c.downRunning(ctx, client, p, timeout)
+		err = c.downRunning(ctx, client, p, timeout, volumes)
 	}
 	if err != nil && !errors.Is(err, keeper.ErrNoKeeper) {
 		return err
@@ -57,7 +58,7 @@ func (c *call) down(ctx context.Context, p *config.Project, timeout *time.Durati
 	if err != nil {
 		return err
 	}
-	if err := c.remove(ctx, records, true); err != nil {
+	if err := c.remove(ctx, records, volumes); err != nil {
 		return err
 	}
 	for _, r := range records {
@@ -94,13 +95,13 @@ func (c *call) down(ctx context.Context, p *config.Project, timeout *time.Durati
 }
 
 // downRunning ends what a keeper looks after: the project's sandboxes, and not those that joined its network.
-func (c *call) downRunning(ctx context.Context, client *keeper.Client, p *config.Project, timeout *time.Duration) error {
+func (c *call) downRunning(ctx context.Context, client *keeper.Client, p *config.Project, timeout *time.Duration, volumes bool) error {
 	records, err := projectRecords(c.dirs, p.Name)
 	if err != nil || len(records) == 0 {
 		return err
 	}
 	names := map[string]string{}
-	d := keeper.DownRequest{Timeout: timeout, Remove: true, Volumes: true}
+	d := keeper.DownRequest{Timeout: timeout, Remove: true, Volumes: volumes}
 	for _, r := range records {
 		d.IDs = append(d.IDs, r.ID)
 		names[r.ID] = r.App.Name

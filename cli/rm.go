@@ -13,13 +13,17 @@ import (
 
 type rmCmd struct {
 	Force   bool `short:"f" help:"Kill sandboxes that run."`
-	Volumes bool `short:"v" help:"Remove their anonymous volumes, too."`
+	Volumes bool `short:"v" help:"Remove their anonymous volumes, too, which stay otherwise."`
 	selection
 }
 
 // Help is what kong shows below the flags.
 func (*rmCmd) Help() string {
-	return `Examples:
+	return `Anonymous volumes are those without a name, which -v /PATH and images ask for.
+Without -v they stay, and whisk volume ls shows them; a sandbox that was run with
+--rm takes them along.
+
+Examples:
   whisk rm web
   whisk rm -f -v $(whisk ps -aq)`
 }
@@ -70,18 +74,23 @@ func (c *call) remove(ctx context.Context, records []*launcher.Record, volumes b
 	}
 	args = append(args, "--")
 	flags := len(args)
-	for _, r := range records {
-		if launcher.Held(c.dirs, r.KeeperName()) {
-			if err := c.end(ctx, r, keeper.DownRequest{Timeout: new(time.Duration), Remove: true, Volumes: volumes}); err != nil {
-				return err
-			}
+	done := atOnce(records, func(r *launcher.Record) error {
+		if !launcher.Held(c.dirs, r.KeeperName()) {
+			return nil
+		}
+		return c.end(ctx, r, keeper.DownRequest{Timeout: new(time.Duration), Remove: true, Volumes: volumes})
+	})
+	var first error
+	for i, r := range records {
+		if err := <-done[i]; err != nil && first == nil {
+			first = err
 		}
 		if _, err := launcher.ReadRecord(c.dirs, r.ID); !errors.Is(err, fs.ErrNotExist) {
 			args = append(args, r.ID)
 		}
 	}
-	if len(args) == flags {
-		return nil
+	if first != nil || len(args) == flags {
+		return first
 	}
 	return c.stage(ctx, c.out, args)
 }

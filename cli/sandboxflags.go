@@ -56,7 +56,7 @@ type sandboxFlags struct {
 	Init        bool   `group:"Life" default:"true" help:"Let whisk's init be process 1; --init=false for the app itself."`
 	StopSignal  string `group:"Life" placeholder:"SIGNAL" help:"Signal that stops the app."`
 	StopTimeout string `group:"Life" placeholder:"SECONDS" help:"How long stop waits before it kills."`
-	Restart     string `group:"Life" placeholder:"POLICY" help:"Start the app again when it ends: no, on-failure[:N], always or unless-stopped."`
+	Restart     string `group:"Life" placeholder:"POLICY" help:"Start the app again when it ends, in the background: no, on-failure[:N], always or unless-stopped."`
 	Remove      bool   `name:"rm" group:"Life" help:"Forget the sandbox when it has ended."`
 }
 

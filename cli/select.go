@@ -80,12 +80,22 @@ func displayName(r *launcher.Record) string {
 	return r.Name
 }
 
-// each applies do to all and prints the word of each that went well, as docker does. The first error is returned
-// when the others have been tried.
-func (c *call) each(words []string, records []*launcher.Record, do func(*launcher.Record) error) error {
-	var first error
+// atOnce applies do to all side by side, as it may wait for apps to end. Each channel gives one result.
+func atOnce(records []*launcher.Record, do func(*launcher.Record) error) []chan error {
+	done := make([]chan error, len(records))
 	for i, r := range records {
-		if err := do(r); err != nil {
+		done[i] = make(chan error, 1)
+		go func() { done[i] <- do(r) }()
+	}
+	return done
+}
+
+// inOrder takes the results in the order of the words, and prints each that went well, as docker does. The first error
+// is returned when the others have been taken.
+func (c *call) inOrder(words []string, result func(i int) error) error {
+	var first error
+	for i := range words {
+		if err := result(i); err != nil {
 			if first == nil {
 				first = err
 			} else {

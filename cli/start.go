@@ -25,7 +25,7 @@ func (s *startCmd) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.each(s.Sandboxes, records, func(r *launcher.Record) error { return c.start(ctx, r) })
+	return c.inOrder(s.Sandboxes, func(i int) error { return c.start(ctx, records[i]) })
 }
 
 func (c *call) start(ctx context.Context, r *launcher.Record) error {
@@ -61,10 +61,13 @@ func (s *restartCmd) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.each(s.Sandboxes, records, func(r *launcher.Record) error {
-		if err := c.end(ctx, r, keeper.DownRequest{Timeout: timeout}); err != nil {
+	ended := atOnce(records, func(r *launcher.Record) error {
+		return c.end(ctx, r, keeper.DownRequest{Timeout: timeout})
+	})
+	return c.inOrder(s.Sandboxes, func(i int) error {
+		if err := <-ended[i]; err != nil {
 			return err
 		}
-		return c.start(ctx, r)
+		return c.start(ctx, records[i])
 	})
 }

@@ -42,9 +42,10 @@ func (s *stopCmd) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.each(s.Sandboxes, records, func(r *launcher.Record) error {
+	ended := atOnce(records, func(r *launcher.Record) error {
 		return c.end(ctx, r, keeper.DownRequest{Timeout: timeout})
 	})
+	return c.inOrder(s.Sandboxes, func(i int) error { return <-ended[i] })
 }
 
 // end asks a sandbox's keeper to end it. A sandbox that does not run has ended already.

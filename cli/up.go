@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +30,10 @@ type upCmd struct {
 // Help is what kong shows below the flags.
 func (*upCmd) Help() string {
 	return `In the foreground the apps' output is shown; ctrl-c stops them, ctrl-c again kills
-them. Apps that run already and have not changed are left alone.
+them, and its exit code is that of the first app that failed. Apps that run
+already and have not changed, nor the images they were made from, are left
+alone. When an app fails before it is ready, those that were started are
+stopped; whisk logs shows what they said.
 
 Examples:
   whisk up
@@ -81,7 +85,7 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 		if u.Detach {
 			c.sayLinger()
 		}
-		w := &watcher{call: c, client: client, project: p.Name, follow: !u.Detach, started: map[string]bool{}}
+		w := &watcher{call: c, client: client, project: p.Name, follow: !u.Detach, shown: map[string]bool{}}
 		return w.up(ctx, keeper.UpRequest{Specs: specs, Attach: !u.Detach, Recreate: u.Recreate})
 	})
 }
@@ -114,9 +118,10 @@ type watcher struct {
 	logs    sync.WaitGroup
 	printer *logPrinter
 
-	mu      sync.Mutex
-	started map[string]bool // ids, whose output is shown
-	code    int             // of the first app that failed
+	mu    sync.Mutex
+	ids   []string        // of the sandboxes that are asked for, and of those that run already
+	shown map[string]bool // ids, whose output is shown
+	code  int             // of the first app that failed
 }
 
 // logGrace is how long the end of the apps' output may take to be read from their logs.
@@ -126,12 +131,13 @@ func (w *watcher) up(ctx context.Context, r keeper.UpRequest) error {
 	names := make([]string, len(r.Specs))
 	for i, s := range r.Specs {
 		names[i] = s.App.Name
+		w.ids = append(w.ids, s.ID)
 	}
 	w.printer = &logPrinter{out: w.out, err: w.err, prefix: newPrefixer(w.out, w.getenv, names)}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	logCtx, stopLogs := context.WithCancel(ctx)
 	defer stopLogs()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer signal.Stop(signals)
@@ -155,7 +161,12 @@ wait:
 			case interrupted == 0:
 				interrupted = n
 				w.warn("stopping; ctrl-c again kills")
-				go w.down(nil)
+				go func() {
+					w.down(nil)
+					// What has ended is told of. A request that waits for something else, as for its turn, is given up.
+					time.Sleep(logGrace)
+					cancel()
+				}()
 			default:
 				w.warn("killing")
 				go w.down(new(time.Duration))
@@ -181,15 +192,13 @@ wait:
 	return nil
 }
 
-// down ends what this command has started. It goes on when the command's own request is over.
+// down ends what this command has asked for, also what has not started yet. It goes on when the command's own request is
+// over.
 func (w *watcher) down(timeout *time.Duration) {
 	w.mu.Lock()
-	ids := make([]string, 0, len(w.started))
-	for id := range w.started {
-		ids = append(ids, id)
-	}
+	ids := slices.Clone(w.ids)
 	w.mu.Unlock()
-	err := w.client.Down(context.Background(), keeper.DownRequest{IDs: ids, Timeout: timeout}, w.warnings)
+	err := w.client.Down(context.Background(), keeper.DownRequest{IDs: ids, Coming: true, Timeout: timeout}, w.warnings)
 	if err != nil && !errors.Is(err, keeper.ErrNoKeeper) && launcher.AsError(err).Kind != launcher.KindLeaving {
 		w.fault(err)
 	}
@@ -244,8 +253,11 @@ func (w *watcher) watch(ctx context.Context, ev keeper.Event, began time.Time) {
 		id = ev.Record.ID
 	}
 	w.mu.Lock()
-	seen := w.started[id]
-	w.started[id] = true
+	seen := w.shown[id]
+	w.shown[id] = true
+	if !slices.Contains(w.ids, id) {
+		w.ids = append(w.ids, id)
+	}
 	w.mu.Unlock()
 	if seen || !w.follow || id == "" {
 		return

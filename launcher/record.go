@@ -113,12 +113,12 @@ func Busy(d Dirs, network string) bool {
 }
 
 // settle corrects a record whose keeper is gone. It returns false for a sandbox that is to be forgotten, as are
-// those that never came to run.
+// those that never came to run, unless an earlier one has handed its anonymous volumes on to them.
 func (r *Record) settle() bool {
-	if r.State == Created {
+	if r.State == Created && len(r.Volumes) == 0 {
 		return false
 	}
-	if r.State == Running {
+	if r.State != Exited {
 		r.State, r.ExitCode, r.Error = Exited, 128+int(unix.SIGKILL), "its keeper was killed"
 		r.FinishedAt = time.Now().UTC()
 	}
@@ -225,7 +225,7 @@ func HoldSandbox(d Dirs, id string) (*os.File, error) {
 }
 
 // RemoveSandbox forgets a sandbox that nobody holds: record, log, writable layer and, when volumes is set, its anonymous
-// volumes. One that is not there is no error. Files in it belong to sub-ids: it must be called inside whisk's user
+// volumes, which stay otherwise and belong to nobody. One that is not there is no error. Files in it belong to sub-ids: it must be called inside whisk's user
 // namespace.
 func RemoveSandbox(d Dirs, id string, volumes bool) error {
 	f, err := HoldSandbox(d, id)
@@ -241,10 +241,14 @@ func RemoveSandbox(d Dirs, id string, volumes bool) error {
 
 // RemoveHeldSandbox is RemoveSandbox for who holds it.
 func RemoveHeldSandbox(d Dirs, id string, volumes bool) error {
-	r, err := ReadRecord(d, id)
-	if err == nil && volumes {
+	if r, err := ReadRecord(d, id); err == nil {
 		for _, v := range r.Volumes {
-			if err := discard(d.Volumes(), v); err != nil {
+			if volumes {
+				err = discard(d.Volumes(), v)
+			} else {
+				err = OwnVolume(d, v, "")
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -3,13 +3,9 @@ package launcher
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -144,56 +140,6 @@ func breach(r *rights.Rights) {
 
 // do runs f on the sandbox's thread.
 func (s *Sandbox) do(f func() error) error { return s.ns.do(f) }
-
-// Loopback brings the loopback device up, for a sandbox that no network will be joined to.
-func (s *Sandbox) Loopback() error {
-	return s.do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("bring loopback up: %w", err)
-		}
-		defer unix.Close(fd)
-		req, err := unix.NewIfreq("lo")
-		if err != nil {
-			return err
-		}
-		req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-		if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
-			return fmt.Errorf("bring loopback up: %w", err)
-		}
-		return nil
-	})
-}
-
-// HostLine is one address and its names in /etc/hosts, hosts(5).
-type HostLine struct {
-	Addr  string
-	Names []string
-}
-
-// Names writes the sandbox's /etc/hosts, /etc/resolv.conf and /etc/hostname. It may be called again while the
-// sandbox runs.
-func (s *Sandbox) Names(hosts []HostLine, nameservers []string, search string) error {
-	var h strings.Builder
-	h.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-	for _, l := range hosts {
-		fmt.Fprintf(&h, "%s\t%s\n", l.Addr, strings.Join(l.Names, " "))
-	}
-	var r strings.Builder
-	if search != "" {
-		fmt.Fprintf(&r, "search %s\n", search)
-	}
-	for _, n := range nameservers {
-		fmt.Fprintf(&r, "nameserver %s\n", n)
-	}
-	for name, text := range map[string]string{"hosts": h.String(), "resolv.conf": r.String(), "hostname": s.plan.hostname + "\n"} {
-		// In place: the file is mounted in the sandbox, and a mount follows the inode.
-		if err := os.WriteFile(s.b.file(name), []byte(text), 0o644); err != nil {
-			return fmt.Errorf("write %s: %w", name, err)
-		}
-	}
-	return nil
-}
 
 // Built waits until the root file system is whole.
 func (s *Sandbox) Built(ctx context.Context) error {
@@ -425,69 +371,6 @@ func (s *Sandbox) ExitCode() int { return s.code }
 
 // Signal sends a signal to the app. One that has ended is no error.
 func (s *Sandbox) Signal(sig unix.Signal) error { return s.app.signal(sig) }
-
-// Exec starts a further command; it returns when the program is executing. terminal asks for a pty, given by
-// Terminal, as stdio.
-func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
-	if len(spec.Argv) == 0 {
-		return nil, &Error{Message: "no command to execute", Exit: ExitWhisk}
-	}
-	ended := &Error{Message: fmt.Sprintf("sandbox %s has ended", s.spec.Name), Hint: "whisk start " + s.spec.Name, Exit: ExitWhisk}
-	select {
-	case <-s.exited:
-		return nil, ended
-	default:
-	}
-	var p *Process
-	err := s.do(func() error {
-		who, err := s.identify(spec.User)
-		if err != nil {
-			return err
-		}
-		env := mergeEnv(s.plan.env, spec.Env)
-		if !hasEnv(env, "HOME") {
-			env = append(env, "HOME="+cmp.Or(who.home, "/"))
-		}
-		if spec.TTY && !hasEnv(env, "TERM") {
-			env = append(env, "TERM=xterm")
-		}
-		workdir := filepath.Clean("/" + cmp.Or(spec.Workdir, s.plan.workdir))
-		if err := checkWorkdir(workdir); err != nil {
-			return err
-		}
-		c := &command{argv: spec.Argv, env: env, workdir: workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, lone: s.loneFor(who), tty: spec.TTY, oom: s.spec.OOMScore}
-		child := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), root: c.lone.joinScript, app: func(p *script) { appScript(p, c) }, name: c.argv[0], orphan: s.plan.init}
-		if !child.orphan {
-			// The app is process 1 and need not know how to reap.
-			pid, h, err := birth(child)
-			if err != nil {
-				return err
-			}
-			p = &Process{pid: pid, h: h, done: make(chan struct{})}
-			go func() { p.end(waitFor(pid)) }()
-			return nil
-		}
-		s.more.expect()
-		pid, h, err := birth(child)
-		if err == nil {
-			p = &Process{pid: pid, h: h, done: make(chan struct{})}
-		}
-		s.more.add(p)
-		return err
-	})
-	if errors.Is(err, unix.ENOMEM) || errors.Is(err, errDiedEarly) {
-		// A pid namespace whose process 1 is on its way out says the one, pid_namespaces(7), or kills the child.
-		select {
-		case <-s.exited:
-			return nil, ended
-		case <-time.After(time.Second):
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
-}
 
 // Volumes are the anonymous volumes that were made so far; for a record of a start that failed.
 func (s *Sandbox) Volumes() []string { return s.b.anonymous }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/whisk-sandbox/whisk/config"
+	"github.com/whisk-sandbox/whisk/launcher/cgroup"
 )
 
 // SpecVersion is the version of the JSON form of Spec and Record. A keeper refuses any other.
@@ -76,7 +77,10 @@ type Record struct {
 	Ports       []PublishedPort `json:"ports,omitempty"`
 	// AskedPorts take the place of App.Ports once whisk port has changed them; nil: it has not. Each is a single port.
 	AskedPorts []config.Port `json:"asked_ports,omitzero"`
-	// Volumes are the anonymous volumes made for this sandbox; rm -v and --rm remove them.
+	// AskedLimits are those that the spec asked for before whisk update changed App's; nil: it has not.
+	AskedLimits *cgroup.Limits `json:"asked_limits,omitempty"`
+	// Volumes are the anonymous volumes made for this sandbox, or handed on to it by the one whose place it took; rm -v
+	// and --rm remove them.
 	Volumes []string `json:"volumes,omitempty"`
 	// Hidden are the paths in the sandbox where a mount shows something empty that the host has: see Guard.
 	Hidden []string `json:"hidden,omitempty"`
@@ -91,6 +95,15 @@ type Record struct {
 	ControlGroup string `json:"control_group,omitempty"`
 	// StopSignal is the signal's number after the image's default.
 	StopSignal int `json:"stop_signal,omitempty"`
+}
+
+// AskedSpec is the sandbox's spec as it was asked for, without what whisk update has changed since.
+func (r *Record) AskedSpec() *Spec {
+	s := r.Spec
+	if l := r.AskedLimits; l != nil {
+		s.App.Memory, s.App.CPUs, s.App.Pids, s.App.BlkioWeight = l.Memory, l.CPUs, l.Pids, l.Weight
+	}
+	return &s
 }
 
 // PublishedPort is one host port that reaches a sandbox.

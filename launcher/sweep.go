@@ -16,7 +16,8 @@ const youngest = time.Minute
 
 // Sweep removes what killed keepers and commands have left on disk: sandboxes that were to be forgotten, and
 // half-made or half-removed folders. It writes down the end of the others. It must be called inside whisk's user
-// namespace. A folder whose network is held is left alone, as is one younger than youngest without a record.
+// namespace. A folder whose network is held is left alone, as is one younger than youngest without a record. An
+// anonymous volume goes when neither its sandbox is there nor any record names it.
 func Sweep(d Dirs) error {
 	var faults []error
 	entries, err := os.ReadDir(d.Sandboxes())
@@ -40,7 +41,16 @@ func Sweep(d Dirs) error {
 		}
 		faults = append(faults, sweepSandbox(d, r))
 	}
+	faults = append(faults, sweepVolumes(d))
+	return errors.Join(append(faults, SweepNetworks(d))...)
+}
+
+// sweepVolumes removes the anonymous volumes of sandboxes that are gone. The list of volumes is older than that of the
+// records: what is handed on meanwhile is in a record by then.
+func sweepVolumes(d Dirs) error {
 	volumes, _ := os.ReadDir(d.Volumes())
+	var faults []error
+	var lost []string
 	for _, e := range volumes {
 		if strings.HasPrefix(e.Name(), ".") {
 			faults = append(faults, sweepHidden(d.Volumes(), e))
@@ -48,11 +58,40 @@ func Sweep(d Dirs) error {
 		}
 		if v, err := InspectVolume(d, e.Name()); err == nil && v.Anonymous != "" && time.Since(v.CreatedAt) > youngest {
 			if _, err := os.Stat(d.Sandbox(v.Anonymous)); errors.Is(err, fs.ErrNotExist) {
-				faults = append(faults, discard(d.Volumes(), v.Name))
+				lost = append(lost, v.Name)
 			}
 		}
 	}
-	return errors.Join(append(faults, SweepNetworks(d))...)
+	if len(lost) == 0 {
+		return errors.Join(faults...)
+	}
+	used, err := usedVolumes(d)
+	if err != nil {
+		return errors.Join(append(faults, err)...)
+	}
+	for _, name := range lost {
+		if !used[name] {
+			faults = append(faults, discard(d.Volumes(), name))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// usedVolumes are the anonymous volumes that records name, also those of sandboxes that a killed keeper has left.
+func usedVolumes(d Dirs) (map[string]bool, error) {
+	entries, err := os.ReadDir(d.Sandboxes())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("sweep volumes: %w", err)
+	}
+	used := map[string]bool{}
+	for _, e := range entries {
+		if r, err := ReadRecord(d, e.Name()); err == nil {
+			for _, v := range r.Volumes {
+				used[v] = true
+			}
+		}
+	}
+	return used, nil
 }
 
 // sweepSandbox settles the record of a sandbox whose keeper is gone.
@@ -69,7 +108,7 @@ func sweepSandbox(d Dirs, r *Record) error {
 	if !r.settle() {
 		return RemoveHeldSandbox(d, r.ID, true)
 	}
-	if was == Running {
+	if was != Exited {
 		return r.Write(d)
 	}
 	return nil

@@ -3,8 +3,77 @@ package launcher
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 )
+
+// TestSweepKeepsVolumesThatAreNamed sweeps anonymous volumes of every kind, all of them older than youngest.
+func TestSweepKeepsVolumesThatAreNamed(t *testing.T) {
+	d := Dirs{Data: t.TempDir(), Run: t.TempDir()}
+	gone, there := NewID(), NewID()
+	for name, owner := range map[string]string{
+		"lost":      gone,  // of a command that was killed
+		"handed-on": gone,  // by an earlier whisk, which wrote it down in the record only
+		"own":       there, // of a start that goes on
+		"left":      "",    // behind by rm
+	} {
+		v, _, err := ensureVolume(d, name, nil, owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.CreatedAt = time.Now().Add(-2 * youngest)
+		if err := writeJSON(d.volumeFile(name), v, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(d.Sandbox(there), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := Record{Spec: Spec{Version: SpecVersion, ID: there}, State: Exited, Volumes: []string{"handed-on"}}
+	if err := r.Write(d); err != nil {
+		t.Fatal(err)
+	}
+	sweep := func(want ...string) {
+		t.Helper()
+		if err := Sweep(d); err != nil {
+			t.Fatal(err)
+		}
+		left, err := Volumes(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, v := range left {
+			names = append(names, v.Name)
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("got %q, want %q", names, want)
+		}
+	}
+	sweep("handed-on", "left", "own")
+
+	// A keeper that was killed while it handed the volume on has left two records, and the new one has never run.
+	next := Record{Spec: Spec{Version: SpecVersion, ID: NewID()}, State: Created, Volumes: r.Volumes}
+	if err := os.MkdirAll(d.Sandbox(next.ID), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Write(d); err != nil {
+		t.Fatal(err)
+	}
+	sweep("handed-on", "left", "own")
+	if now, err := ReadRecord(d, next.ID); err != nil || now.State != Exited {
+		t.Errorf("got %+v, %v, want it to have ended", now, err)
+	}
+	if err := RemoveSandbox(d, next.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	sweep("handed-on", "left", "own")
+	if err := RemoveSandbox(d, there, true); err != nil {
+		t.Fatal(err)
+	}
+	sweep("left")
+}
 
 // TestSweepLeavesTheNextKeeperAlone sweeps with the lock of a keeper that has left meanwhile: the folder is the next
 // keeper's by then.

@@ -24,7 +24,8 @@ type Volume struct {
 	Path      string            `json:"path"` // of the data on the host
 	// Filled says that the image's content has been copied in, or that there was none to copy.
 	Filled bool `json:"filled"`
-	// Anonymous volumes belong to one sandbox.
+	// Anonymous is the sandbox that a volume without a name was made for, or was handed on to: it is swept with what a
+	// killed command leaves of that. Empty when it has been left behind on purpose, and for those with names.
 	Anonymous string `json:"anonymous,omitempty"`
 }
 
@@ -139,6 +140,40 @@ func RemoveVolume(d Dirs, name string) error {
 // DiscardVolume removes a volume whoever uses it; for anonymous ones, with their sandbox.
 func DiscardVolume(d Dirs, name string) error { return discard(d.Volumes(), name) }
 
+// OwnVolume gives an anonymous volume to a sandbox; to none when id is empty, and then it stays until somebody removes
+// it by name. One that is not there is no error.
+func OwnVolume(d Dirs, name, id string) error {
+	err := changeVolume(d, name, func(v *Volume) error { v.Anonymous = id; return nil })
+	if errors.Is(err, fs.ErrNotExist) || err != nil && AsError(err).Kind == KindNotFound {
+		return nil
+	}
+	return err
+}
+
+// changeVolume writes what is known of a volume anew, whole, while nobody else does. The lock is that of its folder.
+func changeVolume(d Dirs, name string, change func(*Volume) error) error {
+	lock, err := os.Open(filepath.Dir(d.volumeData(name)))
+	if err != nil {
+		return fmt.Errorf("lock volume: %w", err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock volume %q: %w", name, err)
+	}
+	v, err := InspectVolume(d, name)
+	if err != nil {
+		return err
+	}
+	was := *v
+	if err := change(v); err != nil {
+		return err
+	}
+	if v.Anonymous == was.Anonymous && v.Filled == was.Filled {
+		return nil
+	}
+	return writeJSON(d.volumeFile(name), v, true)
+}
+
 // discard renames a folder out of sight and removes it, so that a killed removal leaves nothing half there.
 func discard(dir, name string) error {
 	gone := filepath.Join(dir, ".gone-"+name+"-"+NewID())
@@ -215,35 +250,25 @@ func (b *builder) volume(m *config.Mount, attrs uint64) error {
 // fill copies a folder of the image into an empty volume. Another sandbox may be doing the same: the volume's
 // lock makes one wait for the other.
 func (b *builder) fill(v *Volume, from int) error {
-	lock, err := os.Open(filepath.Dir(v.Path))
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock: %w", err)
-	}
-	now, err := InspectVolume(b.dirs, v.Name)
-	if err != nil {
-		return err
-	}
-	if now.Filled {
-		return nil
-	}
-	entries, err := os.ReadDir(v.Path)
-	if err != nil {
-		return err
-	}
-	if len(entries) == 0 {
-		to, err := unix.Open(v.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return changeVolume(b.dirs, v.Name, func(now *Volume) error {
+		if now.Filled {
+			return nil
+		}
+		entries, err := os.ReadDir(v.Path)
 		if err != nil {
 			return err
 		}
-		defer unix.Close(to)
-		if err := copyTree(from, to); err != nil {
-			return err
+		if len(entries) == 0 {
+			to, err := unix.Open(v.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(to)
+			if err := copyTree(from, to); err != nil {
+				return err
+			}
 		}
-	}
-	now.Filled = true
-	return writeJSON(b.dirs.volumeFile(v.Name), now, true)
+		now.Filled = true
+		return nil
+	})
 }

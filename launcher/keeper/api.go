@@ -53,8 +53,10 @@ type UpRequest struct {
 // DownRequest asks a keeper to end sandboxes. It is carried out even if the client goes away.
 type DownRequest struct {
 	IDs []string `json:"ids,omitempty"` // empty: all
+	// Coming keeps those of IDs that are not there yet from ever starting: an up that is under way may be about to.
+	Coming bool `json:"coming,omitempty"`
 	// Timeout replaces each sandbox's own stop timeout; nil keeps it.
 	Timeout *time.Duration `json:"timeout,omitempty"`
 	Remove  bool           `json:"remove"`  // forget them afterwards
-	Volumes bool           `json:"volumes"` // and remove their anonymous volumes
+	Volumes bool           `json:"volumes"` // and remove their anonymous volumes, which stay otherwise
 }

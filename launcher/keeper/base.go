@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,8 +23,9 @@ const (
 	demoImage = "demo"
 )
 
-// base finds what a sandbox is laid over. An image that the store lacks is an error of KindImageMissing.
-func (s *server) base(ctx context.Context, spec *launcher.Spec) (*launcher.Base, error) {
+// base finds what a sandbox is laid over: the image that its spec names, or of a sandbox that was made from one, the
+// image of that id. One that the store lacks is an error of KindImageMissing.
+func (s *server) base(ctx context.Context, spec *launcher.Spec, id string) (*launcher.Base, error) {
 	switch spec.App.Image {
 	case hostImage:
 		shell := cmp.Or(os.Getenv("SHELL"), "/bin/sh")
@@ -36,15 +38,18 @@ func (s *server) base(ctx context.Context, spec *launcher.Spec) (*launcher.Base,
 		return nil, err
 	}
 	defer store.Close()
-	img, err := store.Lookup(ctx, spec.App.Image)
+	img, err := store.Lookup(ctx, cmp.Or(id, spec.App.Image))
 	var missing *image.NotFoundError
+	if id != "" && (errors.As(err, &missing) || err == nil && img.ID != id) {
+		return nil, &launcher.Error{Message: fmt.Sprintf("image %q is here no more as sandbox %q was made from it", spec.App.Image, spec.Name), Hint: "whisk rm " + spec.Name + ", and make it anew", Exit: launcher.ExitWhisk}
+	}
 	if errors.As(err, &missing) {
 		return nil, &launcher.Error{Message: fmt.Sprintf("image %q is not here", spec.App.Image), Hint: "whisk pull " + spec.App.Image, Kind: launcher.KindImageMissing, Images: []string{spec.App.Image}, Exit: launcher.ExitWhisk}
 	}
 	if err != nil {
 		return nil, err
 	}
-	if want := spec.App.Platform; want != "" && !strings.HasPrefix(img.Platform+"/", strings.TrimSuffix(want, "/")+"/") {
+	if want := spec.App.Platform; id == "" && want != "" && !strings.HasPrefix(img.Platform+"/", strings.TrimSuffix(want, "/")+"/") {
 		return nil, &launcher.Error{Message: fmt.Sprintf("image %q is here for %s and not for %s", spec.App.Image, img.Platform, want), Hint: "whisk pull --platform " + want + " " + spec.App.Image, Kind: launcher.KindImageMissing, Images: []string{spec.App.Image}, Exit: launcher.ExitWhisk}
 	}
 	return &launcher.Base{Name: spec.App.Image, ID: img.ID, Digest: img.Digest.String(), Dir: img.Base, Layers: img.Layers, Config: img.Config}, nil
@@ -54,34 +59,39 @@ func (s *server) openStore() (*image.Store, error) {
 	return image.Open(image.Options{GraphRoot: s.doc.Dirs.Storage(), RunRoot: s.doc.Dirs.StorageRun(), IgnoreChownErrors: s.doc.Single})
 }
 
-// allImages reports every image that is missing in one error, so that they can be pulled together.
-func (s *server) allImages(ctx context.Context, specs []launcher.Spec) error {
+// allImages gives the id of each app's image. It reports every one that is missing in one error, so that they can be
+// pulled together.
+func (s *server) allImages(ctx context.Context, specs []launcher.Spec) (map[string]string, error) {
 	var all *launcher.Error
-	seen := map[string]bool{}
+	type named struct{ image, platform string }
+	seen, ids := map[named]string{}, map[string]string{}
 	for i := range specs {
-		name := specs[i].App.Image
-		if seen[name] {
+		app := &specs[i].App
+		name := named{app.Image, app.Platform}
+		if id, ok := seen[name]; ok {
+			ids[app.Name] = id
 			continue
 		}
-		seen[name] = true
-		_, err := s.base(ctx, &specs[i])
+		seen[name] = ""
+		base, err := s.base(ctx, &specs[i], "")
 		var e *launcher.Error
 		if errors.As(err, &e) && e.Kind == launcher.KindImageMissing {
 			if all == nil {
 				all = e
-			} else {
+			} else if !slices.Contains(all.Images, app.Image) {
 				all.Images = append(all.Images, e.Images...)
 			}
 			continue
 		}
 		if err != nil {
-			return appError(specs[i].App.Name, err)
+			return nil, appError(app.Name, err)
 		}
+		seen[name], ids[app.Name] = base.ID, base.ID
 	}
 	if all != nil {
-		return all
+		return nil, all
 	}
-	return nil
+	return ids, nil
 }
 
 // demoBase is an image that holds whisk's own binary and nothing else.

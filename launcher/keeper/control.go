@@ -129,13 +129,14 @@ func oomFault(who, sandbox string, limit int64, code int, kills int64) *launcher
 	return &launcher.Error{Message: text, Hint: "raise it: --memory, or memory in whisk.toml; while it runs: whisk update --memory SIZE " + sandbox, Exit: code}
 }
 
-// handleUpdate changes the limits of a running sandbox, and with them what its next start asks for.
+// handleUpdate changes the limits of a running sandbox, and with them what its next start asks for. The project that it
+// belongs to has not changed thereby.
 func (s *server) handleUpdate(r *http.Request, _ *reply) error {
 	var l cgroup.Limits
 	if err := readBody(r, &l); err != nil {
 		return err
 	}
-	m, err := s.find(r)
+	m, _, err := s.find(r)
 	if err != nil {
 		return err
 	}
@@ -153,6 +154,10 @@ func (s *server) handleUpdate(r *http.Request, _ *reply) error {
 			return &launcher.Error{Message: lost.Error(), Hint: lost.Hint(), Exit: launcher.ExitWhisk}
 		}
 		return fmt.Errorf("updating %s: %w", m.rec.Name, err)
+	}
+	if m.rec.AskedLimits == nil {
+		app := &m.rec.App
+		m.rec.AskedLimits = &cgroup.Limits{Memory: app.Memory, CPUs: app.CPUs, Pids: app.Pids, Weight: app.BlkioWeight}
 	}
 	m.rec.App.Memory, m.rec.App.CPUs, m.rec.App.Pids, m.rec.App.BlkioWeight = l.Memory, l.CPUs, l.Pids, l.Weight
 	return m.rec.Write(s.doc.Dirs)

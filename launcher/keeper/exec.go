@@ -21,18 +21,18 @@ func (s *server) handleExec(r *http.Request, out *reply) error {
 	if err := checkVersion(spec.Version); err != nil {
 		return err
 	}
-	m, err := s.find(r)
+	m, sb, err := s.find(r)
 	if err != nil {
 		return err
 	}
 	var stdio launcher.Stdio
 	switch {
 	case spec.TTY && len(files) == 1:
-		uid, err := m.sb.UserID(spec.User)
+		uid, err := sb.UserID(spec.User)
 		if err != nil {
 			return err
 		}
-		master, slave, err := m.sb.Terminal(uid)
+		master, slave, err := sb.Terminal(uid)
 		if err != nil {
 			return err
 		}
@@ -40,7 +40,7 @@ func (s *server) handleExec(r *http.Request, out *reply) error {
 		defer slave.Close()
 		stdio = launcher.Stdio{slave, slave, slave}
 		defer func() { slave.Close() }()
-		p, err := m.sb.Exec(&spec, stdio)
+		p, err := sb.Exec(&spec, stdio)
 		if err != nil {
 			return err
 		}
@@ -49,20 +49,20 @@ func (s *server) handleExec(r *http.Request, out *reply) error {
 			_ = p.Signal(unix.SIGKILL)
 			return err
 		}
-		return m.attend(r, out, p)
+		return m.attend(r, out, sb, p)
 	case !spec.TTY && len(files) == 3:
-		p, err := m.sb.Exec(&spec, launcher.Stdio(files))
+		p, err := sb.Exec(&spec, launcher.Stdio(files))
 		if err != nil {
 			return err
 		}
 		closeAll(files)
-		return m.attend(r, out, p)
+		return m.attend(r, out, sb, p)
 	}
 	return fmt.Errorf("read request: %d descriptors are the wrong number", len(files))
 }
 
 // attend waits for a command in the foreground. A caller that goes away takes it along.
-func (m *managed) attend(r *http.Request, out *reply, p *launcher.Process) error {
+func (m *managed) attend(r *http.Request, out *reply, sb *launcher.Sandbox, p *launcher.Process) error {
 	name, killed := strconv.Itoa(p.PID()), m.oomKills()
 	m.mu.Lock()
 	m.execs[name] = p
@@ -79,7 +79,7 @@ func (m *managed) attend(r *http.Request, out *reply, p *launcher.Process) error
 		_ = p.Signal(unix.SIGKILL)
 		<-p.Exited()
 	}
-	if fault := faultOf(m.sb, p.ExitCode()); fault != nil {
+	if fault := faultOf(sb, p.ExitCode()); fault != nil {
 		return fault
 	}
 	if fault := m.outOfMemory("the command", p.ExitCode(), killed); fault != nil {
@@ -97,7 +97,7 @@ func (s *server) handleExecDetached(r *http.Request, out *reply) error {
 	if err := checkVersion(spec.Version); err != nil {
 		return err
 	}
-	m, err := s.find(r)
+	m, sb, err := s.find(r)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (s *server) handleExecDetached(r *http.Request, out *reply) error {
 	}
 	defer null.Close()
 	spec.TTY = false
-	if _, err := m.sb.Exec(&spec, launcher.Stdio{null, null, null}); err != nil {
+	if _, err := sb.Exec(&spec, launcher.Stdio{null, null, null}); err != nil {
 		return err
 	}
 	out.send(Event{Type: EventStarted, ID: m.rec.ID})

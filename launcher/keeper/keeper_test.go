@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/internal/testuser"
 	"github.com/whisk-sandbox/whisk/launcher"
+	"github.com/whisk-sandbox/whisk/launcher/cgroup"
 	"github.com/whisk-sandbox/whisk/userns"
 )
 
@@ -333,7 +335,7 @@ func TestUpWaitsForDependencies(t *testing.T) {
 	}
 }
 
-func TestFailedUpTakesBackWhatItStarted(t *testing.T) {
+func TestFailedUpStopsWhatItStarted(t *testing.T) {
 	b := newBench(t)
 	good, bad := b.spec("sleep", "1000"), b.spec("sh", "-c", "echo cannot go on; exit 3")
 	for name, s := range map[string]*launcher.Spec{"good": &good, "bad": &bad} {
@@ -345,8 +347,44 @@ func TestFailedUpTakesBackWhatItStarted(t *testing.T) {
 		t.Errorf("want the exit code and the last line, got %v", err)
 	}
 	b.nothingRuns()
-	if recs, err := launcher.Records(b.dirs); err != nil || len(recs) > 1 {
-		t.Errorf("sandboxes are left: %v %v", recs, err)
+	recs, err := launcher.Records(b.dirs)
+	if err != nil || !slices.ContainsFunc(recs, func(r launcher.Record) bool { return r.ID == bad.ID }) {
+		t.Errorf("want the app that failed kept with its log, got %v, %v", recs, err)
+	}
+	for _, r := range recs {
+		if r.State != launcher.Exited {
+			t.Errorf("%s is %s, want it to have ended", r.Name, r.State)
+		}
+	}
+}
+
+// TestUpdateIsNoChange asks for what a sandbox was made from, whose limits were changed meanwhile.
+func TestUpdateIsNoChange(t *testing.T) {
+	asked := launcher.Spec{ID: launcher.NewID(), App: config.App{Image: "busybox", Memory: 64 << 20, Pids: -1}}
+	rec := launcher.Record{Spec: asked, AskedLimits: &cgroup.Limits{Memory: 64 << 20, Pids: -1}}
+	rec.App.Memory, rec.App.CPUs, rec.App.Pids = 128<<20, 2, 0
+	asked.ID = launcher.NewID()
+	if !sameSpec(rec.AskedSpec(), &asked) {
+		t.Errorf("%+v is taken for a change of %+v", asked, rec)
+	}
+	asked.App.Memory = 128 << 20
+	if sameSpec(rec.AskedSpec(), &asked) {
+		t.Errorf("%+v is not taken for a change of %+v", asked, rec)
+	}
+}
+
+func TestTryTime(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		timeout, want time.Duration
+	}{
+		{"default", 0, 15 * time.Second},
+		{"long", 10 * time.Minute, 150 * time.Second},
+		{"short", time.Second, 5 * time.Second},
+	} {
+		if got := tryTime(&config.Ready{Timeout: c.timeout}); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
 	}
 }
 

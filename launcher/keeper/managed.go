@@ -1,12 +1,10 @@
 package keeper
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -42,6 +40,10 @@ type managed struct {
 	front    *front         // the command in the foreground, if any
 	execs    map[string]*launcher.Process
 	stopping bool // asked to end: no restart
+	ending   bool // the app has ended, and its output is read to the end
+	remove   bool // asked to be forgotten when it has ended, besides rec.Remove
+	volumes  bool // and its anonymous volumes with it
+	instead  *predecessor
 	lines    func(launcher.LogLine)
 	fault    *launcher.Error // why whisk itself has ended the app
 	ahead    *ahead          // of the first start, if something was made ahead
@@ -57,11 +59,53 @@ type front struct {
 	master *os.File
 	gone   <-chan struct{} // closed when the command has gone
 	done   chan struct{}   // closed when it detaches
-	once   sync.Once
+	over   chan struct{}   // closed when the app has ended and is started again without the command
+	code   int             // of that end
+	fault  *launcher.Error // and why, if whisk or the kernel ended it
 }
 
-// create makes the sandbox's folder and record, or takes up those of one that has ended.
-func (s *server) create(ctx context.Context, spec *launcher.Spec, old *launcher.Record) (*managed, error) {
+// create makes the sandbox's folder and record, in place of an earlier one of the same app if there is one: that is
+// forgotten, and its anonymous volumes are handed on. On an error the earlier one has what it had.
+func (s *server) create(ctx context.Context, spec *launcher.Spec, instead *predecessor) (*managed, error) {
+	base, err := s.checked(ctx, spec, "")
+	if err != nil {
+		return nil, err
+	}
+	m := s.manage(base)
+	m.instead = instead
+	m.rec = launcher.Record{Spec: *spec, State: launcher.Created, CreatedAt: time.Now().UTC(), ImageID: base.ID, ImageDigest: base.Digest}
+	if instead != nil {
+		m.rec.Volumes = slices.Clone(instead.rec.Volumes)
+	}
+	if err := s.admit(m, m.makeNew); err != nil {
+		return nil, err
+	}
+	if instead != nil {
+		if err := instead.handOn(spec.ID); err != nil {
+			m.fail(err)
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// resume takes up the folder of a sandbox that has ended. It stands on the image it was made from, whatever that one's
+// name stands for now.
+func (s *server) resume(ctx context.Context, rec *launcher.Record) (*managed, error) {
+	base, err := s.checked(ctx, &rec.Spec, rec.ImageID)
+	if err != nil {
+		return nil, err
+	}
+	m := s.manage(base)
+	m.rec = *rec
+	if err := s.admit(m, m.takeFolder); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// checked finds the base of a spec that this keeper can hold; imageID is base's.
+func (s *server) checked(ctx context.Context, spec *launcher.Spec, imageID string) (*launcher.Base, error) {
 	if err := checkVersion(spec.Version); err != nil {
 		return nil, err
 	}
@@ -71,54 +115,56 @@ func (s *server) create(ctx context.Context, spec *launcher.Spec, old *launcher.
 	if spec.KeeperName() != s.doc.Network {
 		return nil, fmt.Errorf("sandbox %s is for network %s, and this keeper holds %s", spec.ID, strconv.Quote(spec.KeeperName()), strconv.Quote(s.doc.Network))
 	}
-	base, err := s.base(ctx, spec)
-	if err != nil {
-		return nil, err
-	}
-	m := &managed{s: s, base: base, ended: make(chan struct{}), gone: make(chan struct{}), execs: map[string]*launcher.Process{}}
-	if old != nil {
-		m.rec = *old
-	} else {
-		m.rec = launcher.Record{Spec: *spec, State: launcher.Created, CreatedAt: time.Now().UTC(), ImageID: base.ID, ImageDigest: base.Digest}
-	}
+	return s.base(ctx, spec, imageID)
+}
+
+func (s *server) manage(base *launcher.Base) *managed {
+	return &managed{s: s, base: base, ended: make(chan struct{}), gone: make(chan struct{}), execs: map[string]*launcher.Process{}}
+}
+
+// admit has the sandbox enter its folder, and looks after it from then on.
+func (s *server) admit(m *managed, enter func() error) error {
 	if !s.hold() {
-		return nil, &launcher.Error{Message: "the keeper is leaving", Kind: launcher.KindLeaving, Exit: launcher.ExitWhisk}
+		return &launcher.Error{Message: "the keeper is leaving", Kind: launcher.KindLeaving, Exit: launcher.ExitWhisk}
 	}
-	if err := m.enter(old != nil); err != nil {
+	if err := enter(); err != nil {
 		s.release()
-		return nil, err
+		return err
 	}
-	s.flows.place(s.doc.Dirs, spec)
-	return m, nil
+	s.mu.Lock()
+	unwanted := s.unwanted[m.rec.ID] && m.rec.State == launcher.Created
+	if !unwanted {
+		s.sandboxes[m.rec.ID] = m // whose folder we hold
+	}
+	s.mu.Unlock()
+	if unwanted {
+		_ = launcher.RemoveHeldSandbox(s.doc.Dirs, m.rec.ID, false) // what stays is swept
+		m.hold.Close()
+		s.release()
+		return errUnwanted()
+	}
+	s.flows.place(s.doc.Dirs, &m.rec.Spec)
+	return nil
 }
 
 // errStarting says that another request is starting the sandbox.
 var errStarting = errors.New("the sandbox is being started")
 
-// enter gives the sandbox its name and folder.
-func (m *managed) enter(known bool) error {
-	d := m.s.doc.Dirs
-	if known {
-		if err := m.takeFolder(); err != nil {
-			return err
-		}
-	} else {
-		if err := os.MkdirAll(d.Sandboxes(), 0o700); err != nil {
-			return fmt.Errorf("make sandbox: %w", err)
-		}
-		if m.rec.Name == "" || m.rec.Name == m.rec.ID { // nobody else has it
-			m.rec.Name = m.rec.ID
-			if err := m.makeFolder(); err != nil {
-				return err
-			}
-		} else if err := m.takeName(); err != nil {
-			return err
-		}
+// errUnwanted says that a sandbox was asked to end before it came to be.
+func errUnwanted() error {
+	return &launcher.Error{Message: "stopped before it had started", Exit: launcher.ExitWhisk}
+}
+
+// makeNew gives a new sandbox its name and folder.
+func (m *managed) makeNew() error {
+	if err := os.MkdirAll(m.s.doc.Dirs.Sandboxes(), 0o700); err != nil {
+		return fmt.Errorf("make sandbox: %w", err)
 	}
-	m.s.mu.Lock()
-	defer m.s.mu.Unlock()
-	m.s.sandboxes[m.rec.ID] = m // whose folder we hold
-	return nil
+	if m.rec.Name == "" || m.rec.Name == m.rec.ID { // nobody else has it
+		m.rec.Name = m.rec.ID
+		return m.makeFolder()
+	}
+	return m.takeName()
 }
 
 // takeFolder holds the folder of a sandbox that has ended, if nobody has removed it meanwhile.
@@ -186,7 +232,7 @@ func (m *managed) takeName() error {
 		return err
 	}
 	for _, r := range records {
-		if r.Name == m.rec.Name {
+		if r.Name == m.rec.Name && (m.instead == nil || r.ID != m.instead.rec.ID) {
 			return &launcher.Error{Message: fmt.Sprintf("the name %q is taken by sandbox %s", r.Name, r.ID), Hint: "whisk rm " + r.Name + ", or choose another --name", Exit: launcher.ExitWhisk}
 		}
 	}
@@ -203,336 +249,6 @@ func validID(id string) bool {
 		}
 	}
 	return true
-}
-
-// start launches the sandbox and looks after it until it has ended for good. On an error nothing runs, and the
-// caller drops it.
-func (m *managed) start(ctx context.Context, f *front) error {
-	if err := m.launch(ctx, f); err != nil {
-		return err
-	}
-	go m.lookAfter()
-	m.s.settle.Do(func() { m.s.sweeping.Go(m.s.tidy) })
-	return nil
-}
-
-// launch makes namespaces, root and network side by side and starts the app.
-func (m *managed) launch(ctx context.Context, f *front) (err error) {
-	a := m.ahead
-	m.ahead = nil
-	if a == nil {
-		wish, _ := netip.ParseAddr(m.rec.IPv4) // a restart keeps its address
-		a = m.s.goAhead(&m.rec.Spec, wish)
-	}
-	group := m.s.control(ctx, &m.rec.Spec, f == nil)
-	ns := <-a.namespaces
-	if ns.err != nil {
-		return ns.err
-	}
-	sb, err := launcher.Prepare(&m.rec.Spec, launcher.Options{Dirs: m.s.doc.Dirs, Base: m.base, MaxID: m.s.doc.MaxID, Volumes: m.rec.Volumes, Namespaces: ns.it})
-	if err != nil {
-		return errors.Join(err, a.leave())
-	}
-	defer func() {
-		if err != nil {
-			m.unplug(false)
-			sb.Close()
-			m.leaveGroup()
-			m.mu.Lock()
-			m.rec.Volumes = sb.Volumes()
-			m.mu.Unlock()
-		}
-	}()
-	ep, err := a.join(ctx)
-	if err != nil {
-		return err
-	}
-	if ep != nil {
-		if err := m.plug(ctx, ep, sb); err != nil {
-			return err
-		}
-	} else if err := m.alone(sb); err != nil {
-		return err
-	}
-	if err := sb.Built(ctx); err != nil {
-		return err
-	}
-	stdio, after, err := m.streams(sb, f)
-	if err != nil {
-		return err
-	}
-	defer closeAll(stdio.own)
-	if err := m.enterGroup(<-group, sb); err != nil {
-		after(false)
-		return err
-	}
-	started, err := sb.Start(stdio.Stdio)
-	if err != nil {
-		after(false)
-		return err
-	}
-	after(true)
-	m.mu.Lock()
-	m.sb, m.front = sb, f
-	r := &m.rec
-	r.State, r.StartedAt, r.FinishedAt, r.ExitCode, r.Error = launcher.Running, time.Now().UTC(), time.Time{}, 0, ""
-	r.PID, r.Argv, r.Env, r.User, r.Workdir, r.StopSignal, r.Volumes, r.Hidden, r.Walls = started.PID, started.Argv, started.Env, started.User, started.Workdir, started.Signal, started.Volumes, started.Hidden, started.Walls
-	r.ControlGroup = ""
-	if m.group != nil {
-		r.ControlGroup = m.group.Path()
-	}
-	r.Ready = r.App.Ready == nil
-	err = r.Write(m.s.doc.Dirs)
-	stopping := m.stopping
-	m.mu.Unlock()
-	if err != nil {
-		_ = sb.Signal(unix.SIGKILL)
-		return err
-	}
-	if stopping { // asked to while it started
-		_ = sb.Signal(unix.SIGKILL)
-	}
-	return nil
-}
-
-// alone brings up a sandbox that has no network.
-func (m *managed) alone(sb *launcher.Sandbox) error {
-	if len(m.rec.App.Ports) > 0 {
-		return &launcher.Error{Message: "ports cannot be published without a network", Hint: "leave -p away, or --network none", Exit: launcher.ExitWhisk}
-	}
-	if err := sb.Loopback(); err != nil {
-		return err
-	}
-	return sb.Names(m.extraHosts(netip.Addr{}), nil, "")
-}
-
-// plug publishes the ports of a sandbox that has joined the network, and tells it its names.
-func (m *managed) plug(ctx context.Context, ep *slirp.Endpoint, sb *launcher.Sandbox) error {
-	app := &m.rec.App
-	if err := m.publishAll(ctx, ep); err != nil {
-		return err
-	}
-	hostname := cmp.Or(app.Hostname, app.Name, m.rec.Name)
-	gateway, _ := m.s.net.Gateway()
-	var hosts []launcher.HostLine
-	for _, a := range []netip.Addr{ep.IPv4(), ep.IPv6()} {
-		if a.IsValid() {
-			hosts = append(hosts, launcher.HostLine{Addr: a.String(), Names: []string{hostname}})
-		}
-	}
-	return sb.Names(append(hosts, m.extraHosts(gateway)...), []string{gateway.String()}, "")
-}
-
-func (m *managed) extraHosts(gateway netip.Addr) []launcher.HostLine {
-	var out []launcher.HostLine
-	for _, h := range m.rec.App.ExtraHosts {
-		addr := h.Addr
-		if addr == "host-gateway" {
-			addr = addressOf(gateway)
-		}
-		if addr != "" {
-			out = append(out, launcher.HostLine{Addr: addr, Names: []string{h.Name}})
-		}
-	}
-	return out
-}
-
-// unplug frees the host's ports first, so that they can be used again at once, and then leaves the network. A network
-// of the sandbox's own is not left for good: it ends with this process, and the kernel takes it down in one go; link by
-// link it would hold up the next start by some ten milliseconds.
-func (m *managed) unplug(forGood bool) {
-	m.mu.Lock()
-	ports, ep := m.ports, m.ep
-	m.ports, m.ep = nil, nil
-	m.mu.Unlock()
-	closePorts(ports)
-	switch {
-	case ep == nil:
-	case forGood && m.rec.Network == m.rec.ID:
-		m.s.mu.Lock()
-		m.s.spent = true
-		m.s.mu.Unlock()
-	default:
-		ep.Close()
-	}
-}
-
-// over reports whether the sandbox has ended, and will not start again.
-func (m *managed) over() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.finished
-}
-
-// lookAfter waits for the app's end, starts it again as its restart policy says, and takes everything down.
-func (m *managed) lookAfter() {
-	backoff := 100 * time.Millisecond
-	for {
-		began := time.Now()
-		<-m.sb.Exited()
-		code := m.sb.ExitCode()
-		m.mu.Lock()
-		ports := m.ports
-		m.ports = nil
-		m.mu.Unlock()
-		closePorts(ports)
-		m.copies.Wait()
-		if fault := faultOf(m.sb, code); fault != nil {
-			m.mu.Lock()
-			m.fault = fault
-			m.mu.Unlock()
-			m.finish(fault.Exit, fault.Message)
-			return
-		}
-		oom := m.oom(code)
-		m.leaveGroup()
-		if !m.restarts(code) {
-			if oom == nil {
-				m.finish(code, "")
-				return
-			}
-			m.mu.Lock()
-			m.fault = oom
-			m.mu.Unlock()
-			m.finish(code, oom.Message)
-			return
-		}
-		m.unplug(false)
-		m.sb.Close()
-		if time.Since(began) > 10*time.Second {
-			backoff = 100 * time.Millisecond
-		}
-		if !m.pause(backoff) {
-			m.finish(code, "")
-			return
-		}
-		backoff = min(2*backoff, time.Minute)
-		m.mu.Lock()
-		m.rec.Restarts++
-		m.mu.Unlock()
-		logged, err := m.watchLog()
-		if err == nil {
-			err = m.launch(m.s.ctx, nil)
-		}
-		if err != nil {
-			m.finish(launcher.AsError(err).Exit, err.Error())
-			return
-		}
-		go m.becomeReady(logged)
-	}
-}
-
-// faultOf says why a command that ended with this code was killed by whisk itself; nil: it was not.
-func faultOf(sb *launcher.Sandbox, code int) *launcher.Error {
-	if code != 128+int(unix.SIGKILL) {
-		return nil
-	}
-	return sb.Fault()
-}
-
-// end gives the app's exit code, or why whisk has ended it.
-func (m *managed) end() (int, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.fault != nil {
-		return m.rec.ExitCode, m.fault
-	}
-	return m.rec.ExitCode, nil
-}
-
-// pause waits before a restart; false when the sandbox is asked to end meanwhile.
-func (m *managed) pause(d time.Duration) bool {
-	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		m.mu.Lock()
-		stopping := m.stopping
-		m.mu.Unlock()
-		if stopping {
-			return false
-		}
-	}
-	return true
-}
-
-func (m *managed) restarts(code int) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.stopping || m.front != nil {
-		return false
-	}
-	switch r := m.rec.App.Restart; r.Policy {
-	case "always", "unless-stopped":
-		return true
-	case "on-failure":
-		return code != 0 && (r.Max == 0 || m.rec.Restarts < r.Max)
-	}
-	return false
-}
-
-// finish writes down the end, tells who waits, and only then takes the namespaces down: that takes the kernel
-// tens of milliseconds, behind the user's back.
-func (m *managed) finish(code int, fault string) {
-	m.mu.Lock()
-	if m.ep != nil {
-		m.ep.FreeNames() // before the record says that the next sandbox may have the name
-	}
-	r := &m.rec
-	m.finished = true
-	r.State, r.ExitCode, r.FinishedAt, r.Error = launcher.Exited, code, time.Now().UTC(), fault
-	r.PID, r.IPv4, r.IPv6, r.Ports, r.Ready, r.ControlGroup = 0, "", "", nil, false, ""
-	if r.Remove {
-		_ = r.Forget(m.s.doc.Dirs)
-	} else {
-		_ = r.Write(m.s.doc.Dirs) // a full disk: the next command sees a keeper that is gone
-	}
-	if m.log != nil {
-		m.log.Close()
-		m.log = nil
-	}
-	m.mu.Unlock()
-	m.drop()
-}
-
-// drop takes down what is left of a sandbox that does not run.
-func (m *managed) drop() {
-	if a := m.ahead; a != nil {
-		m.ahead = nil
-		a.drop()
-	}
-	m.once.Do(func() { close(m.ended) })
-	m.unplug(true)
-	m.mu.Lock()
-	m.finished = true
-	sb, id, log := m.sb, m.rec.ID, m.log
-	remove := m.rec.Remove || m.rec.State == launcher.Created
-	m.log = nil
-	m.mu.Unlock()
-	if log != nil {
-		log.Close()
-	}
-	if sb != nil {
-		sb.Close()
-	}
-	m.leaveGroup()
-	if remove {
-		_ = m.forget()
-	}
-	m.s.mu.Lock()
-	delete(m.s.sandboxes, id)
-	m.hold.Close()
-	m.s.mu.Unlock()
-	close(m.gone)
-	m.s.release()
-}
-
-// forget removes the sandbox's folder and anonymous volumes, also those that no record names yet.
-func (m *managed) forget() error {
-	var faults []error
-	for _, v := range m.rec.Volumes {
-		if err := launcher.DiscardVolume(m.s.doc.Dirs, v); err != nil {
-			faults = append(faults, err)
-		}
-	}
-	return errors.Join(append(faults, launcher.RemoveHeldSandbox(m.s.doc.Dirs, m.rec.ID, true))...)
 }
 
 func (m *managed) code() int {

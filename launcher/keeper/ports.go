@@ -196,7 +196,7 @@ func (s *server) handlePorts(r *http.Request, out *reply) error {
 	if err := readBody(r, &req); err != nil {
 		return err
 	}
-	m, err := s.find(r)
+	m, _, err := s.find(r)
 	if err != nil {
 		return err
 	}

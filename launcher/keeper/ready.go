@@ -26,6 +26,16 @@ const (
 	defaultReadyTimeout  = 60 * time.Second
 )
 
+// tryTime bounds one try of a check: a quarter of the time in all, so that one that gets no answer is made again, and no
+// less than 5 s, in which an app that answers at all does.
+func tryTime(r *config.Ready) time.Duration {
+	timeout := r.Timeout
+	if timeout <= 0 {
+		timeout = defaultReadyTimeout
+	}
+	return max(timeout/4, 5*time.Second)
+}
+
 // watchLog prepares a readiness check that reads the app's output; it must be called before the app starts.
 func (m *managed) watchLog() (<-chan struct{}, error) {
 	r := m.rec.App.Ready
@@ -86,7 +96,7 @@ func (m *managed) awaitReady(ctx context.Context, logged <-chan struct{}) error 
 				if last != nil {
 					why = last.Error()
 				}
-				return &launcher.Error{Message: fmt.Sprintf("app %q is not ready after %s: %s", m.rec.App.Name, timeout, why), Hint: "whisk logs " + m.rec.App.Name, Exit: launcher.ExitWhisk}
+				return &launcher.Error{Message: fmt.Sprintf("app %q is not ready after %s: %s", m.rec.App.Name, timeout, why), Hint: "whisk logs " + m.rec.Project + "/" + m.rec.App.Name, Exit: launcher.ExitWhisk}
 			}
 			return ctx.Err()
 		case <-time.After(wait):
@@ -174,12 +184,12 @@ func (m *managed) endedEarly() error {
 	if last != "" {
 		msg += "; its last line: " + strconv.Quote(last)
 	}
-	return &launcher.Error{Message: msg, Hint: "whisk logs " + m.rec.App.Name, Exit: launcher.ExitWhisk}
+	return &launcher.Error{Message: msg, Hint: "whisk logs " + m.rec.Project + "/" + m.rec.App.Name, Exit: launcher.ExitWhisk}
 }
 
 // check makes one try.
 func (m *managed) check(ctx context.Context, r *config.Ready) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, tryTime(r))
 	defer cancel()
 	m.mu.Lock()
 	sb, address := m.sb, m.rec.IPv4

@@ -35,9 +35,10 @@ type server struct {
 
 	mu        sync.Mutex
 	sandboxes map[string]*managed
-	active    int  // requests and sandboxes that keep the keeper
-	leaving   bool // no more work is taken
-	spent     bool // the network was one sandbox's own, which has ended: it takes no other
+	unwanted  map[string]bool // ids that must not start any more: see DownRequest.Coming
+	active    int             // requests and sandboxes that keep the keeper
+	leaving   bool            // no more work is taken
+	spent     bool            // the network was one sandbox's own, which has ended: it takes no other
 	idle      chan struct{}
 
 	turn chan struct{} // full while an up starts apps
@@ -60,7 +61,7 @@ type server struct {
 }
 
 func newServer(ctx context.Context, doc *stage) *server {
-	return &server{ctx: ctx, doc: doc, sandboxes: map[string]*managed{}, idle: make(chan struct{}), turn: make(chan struct{}, 1), flows: newFlowLog()}
+	return &server{ctx: ctx, doc: doc, sandboxes: map[string]*managed{}, unwanted: map[string]bool{}, idle: make(chan struct{}), turn: make(chan struct{}, 1), flows: newFlowLog()}
 }
 
 // serve answers requests until nothing is left to look after.
@@ -261,7 +262,8 @@ func (s *server) all(ids []string) []*managed {
 	return out
 }
 
-func (s *server) find(r *http.Request) (*managed, error) {
+// find gives the sandbox that a request is about, and what of it runs now: a restart puts another in its place.
+func (s *server) find(r *http.Request) (*managed, *launcher.Sandbox, error) {
 	id := r.URL.Query().Get("id")
 	s.mu.Lock()
 	m := s.sandboxes[id]
@@ -271,9 +273,9 @@ func (s *server) find(r *http.Request) (*managed, error) {
 		defer m.mu.Unlock()
 	}
 	if m == nil || m.sb == nil { // it is being started, or copied from or to
-		return nil, &launcher.Error{Message: fmt.Sprintf("sandbox %s is not running", strconv.Quote(id)), Hint: "whisk ps -a", Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
+		return nil, nil, &launcher.Error{Message: fmt.Sprintf("sandbox %s is not running", strconv.Quote(id)), Hint: "whisk ps -a", Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
 	}
-	return m, nil
+	return m, m.sb, nil
 }
 
 func (s *server) handleRun(r *http.Request, out *reply) error {
@@ -294,7 +296,7 @@ func (s *server) handleRun(r *http.Request, out *reply) error {
 	if err != nil {
 		return err
 	}
-	front := &front{files: files, gone: r.Context().Done(), done: make(chan struct{})}
+	front := &front{files: files, gone: r.Context().Done(), done: make(chan struct{}), over: make(chan struct{})}
 	if err := m.start(r.Context(), front); err != nil {
 		m.drop()
 		return err
@@ -303,6 +305,12 @@ func (s *server) handleRun(r *http.Request, out *reply) error {
 	select {
 	case <-m.ended:
 	case <-front.done: // detached
+		return nil
+	case <-front.over: // it goes on in the background
+		if front.fault != nil {
+			return front.fault
+		}
+		out.send(Event{Type: EventExited, ID: m.rec.ID, Code: front.code})
 		return nil
 	case <-r.Context().Done():
 		m.kill()
@@ -363,13 +371,14 @@ func (s *server) handleStart(r *http.Request, out *reply) error {
 	if err != nil {
 		return notFound(id)
 	}
-	m, err = s.create(r.Context(), &rec.Spec, rec)
+	m, err = s.resume(r.Context(), rec)
 	if errors.Is(err, errStarting) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
+	m.rec.Restarts = 0 // it has as many again
 	logged, err := m.watchLog()
 	if err == nil {
 		err = m.start(r.Context(), nil)
@@ -388,7 +397,7 @@ func (s *server) handleSignal(r *http.Request, _ *reply) error {
 	if err != nil || n < 1 || n > 64 {
 		return fmt.Errorf("read request: no signal %s", strconv.Quote(r.URL.Query().Get("signal")))
 	}
-	m, err := s.find(r)
+	m, _, err := s.find(r)
 	if err != nil {
 		return err
 	}
@@ -396,7 +405,7 @@ func (s *server) handleSignal(r *http.Request, _ *reply) error {
 }
 
 func (s *server) handleDetach(r *http.Request, _ *reply) error {
-	m, err := s.find(r)
+	m, _, err := s.find(r)
 	if err != nil {
 		return err
 	}

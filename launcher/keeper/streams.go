@@ -121,6 +121,10 @@ func (m *managed) streams(sb *launcher.Sandbox, f *front) (s streams, after func
 func (m *managed) openLog() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.openLogLocked()
+}
+
+func (m *managed) openLogLocked() error {
 	if m.log != nil {
 		m.log.Line = m.lines // of this run; nobody writes between two
 		return nil
@@ -173,27 +177,23 @@ func (m *managed) copyTerminal(master *os.File) {
 	})
 }
 
-// detach lets a foreground sandbox live on without its command.
+// detach lets a foreground sandbox live on without its command. One whose app has ended meanwhile is left to its end.
 func (m *managed) detach() error {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	f := m.front
-	m.front = nil
-	m.mu.Unlock()
-	if f == nil {
+	if f == nil || m.ending {
 		return nil
 	}
 	if f.master == nil {
-		m.mu.Lock()
-		m.front = f
-		m.mu.Unlock()
 		return &launcher.Error{Message: "only a sandbox with a terminal can be detached from", Hint: "start it with -it, or with -d", Exit: launcher.ExitWhisk}
 	}
-	if err := m.openLog(); err != nil {
-		f.master.Close()
+	if err := m.openLogLocked(); err != nil {
 		return err
 	}
+	m.front = nil
 	m.copyTerminal(f.master)
-	f.once.Do(func() { close(f.done) })
+	close(f.done)
 	return nil
 }
 

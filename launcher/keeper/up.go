@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,14 +16,15 @@ import (
 )
 
 // handleUp makes and starts the sandboxes of a project, each when those it depends on are ready, others at the
-// same time. If one fails, or the client goes away before all are ready, those that it started are stopped again.
-// Requests of several clients take their turns, so that the next finds whole apps or none.
+// same time. If one fails, or the client goes away before all are ready, those that it started are stopped again, and kept
+// as they are, with their logs, until the next up takes their places or down forgets them. Requests of several clients take their turns, so that the next finds whole apps or none.
 func (s *server) handleUp(r *http.Request, out *reply) error {
 	var req UpRequest
 	if err := readBody(r, &req); err != nil {
 		return err
 	}
-	if err := s.allImages(r.Context(), req.Specs); err != nil {
+	images, err := s.allImages(r.Context(), req.Specs)
+	if err != nil {
 		return err
 	}
 	done, err := s.takeTurn(r.Context(), out)
@@ -32,7 +35,7 @@ func (s *server) handleUp(r *http.Request, out *reply) error {
 	if err := s.forgetFlows(req.Specs); err != nil {
 		return err
 	}
-	u := &up{s: s, req: &req, out: out, ready: map[string]chan struct{}{}}
+	u := &up{s: s, req: &req, out: out, images: images, ready: map[string]chan struct{}{}}
 	for _, spec := range req.Specs {
 		u.ready[spec.App.Name] = make(chan struct{})
 	}
@@ -48,17 +51,24 @@ func (s *server) handleUp(r *http.Request, out *reply) error {
 		return nil
 	}
 	done()
+	var wg sync.WaitGroup
 	for _, m := range u.all() {
-		select {
-		case <-m.ended:
+		wg.Go(func() {
+			select {
+			case <-m.ended:
+			case <-r.Context().Done():
+				return
+			}
 			if _, err := m.end(); err != nil {
 				out.send(Event{Type: EventWarning, App: m.rec.App.Name, Text: err.Error()})
 			}
 			out.send(Event{Type: EventExited, App: m.rec.App.Name, ID: m.rec.ID, Code: m.code()})
-		case <-r.Context().Done():
-			s.stopAll(u.all(), DownRequest{}, nil)
-			return r.Context().Err()
-		}
+		})
+	}
+	wg.Wait()
+	if err := r.Context().Err(); err != nil {
+		s.stopAll(u.all(), DownRequest{}, nil)
+		return err
 	}
 	return nil
 }
@@ -91,10 +101,11 @@ func (s *server) forgetFlows(specs []launcher.Spec) error {
 
 // up is one request under way.
 type up struct {
-	s     *server
-	req   *UpRequest
-	out   *reply
-	ready map[string]chan struct{} // closed when the app is
+	s      *server
+	req    *UpRequest
+	out    *reply
+	images map[string]string        // the id of each app's image
+	ready  map[string]chan struct{} // closed when the app is
 
 	mu      sync.Mutex
 	started []*managed
@@ -142,29 +153,26 @@ func (u *up) app(ctx context.Context, spec *launcher.Spec) error {
 			return ctx.Err()
 		}
 	}
-	m, volumes, err := u.s.existing(spec, u.req.Recreate)
-	if err != nil {
-		return err
-	}
-	if m != nil {
-		u.mu.Lock()
-		u.kept = append(u.kept, m)
-		u.mu.Unlock()
-		u.out.send(Event{Type: EventKept, App: name, ID: m.rec.ID, Record: m.snapshot()})
-		close(u.ready[name])
-		return nil
-	}
-	m, err = u.s.create(ctx, spec, nil)
+	m, old, err := u.s.existing(spec, u.images[name], u.req.Recreate)
 	if err != nil {
 		return appError(name, err)
 	}
-	m.rec.Volumes = volumes
+	if m != nil {
+		return u.keep(ctx, m)
+	}
+	if old != nil {
+		defer old.hold.Close()
+	}
+	m, err = u.s.create(ctx, spec, old)
+	if err != nil {
+		return appError(name, err)
+	}
 	logged, err := m.watchLog()
 	if err == nil {
 		err = m.start(ctx, nil)
 	}
 	if err != nil {
-		m.drop()
+		m.fail(err)
 		return appError(name, err)
 	}
 	u.mu.Lock()
@@ -179,6 +187,36 @@ func (u *up) app(ctx context.Context, spec *launcher.Spec) error {
 	return nil
 }
 
+// keep leaves an app that runs as it is, and waits for it as for one that was started: whoever started it reads its log.
+func (u *up) keep(ctx context.Context, m *managed) error {
+	u.mu.Lock()
+	u.kept = append(u.kept, m)
+	u.mu.Unlock()
+	rec := m.snapshot()
+	u.out.send(Event{Type: EventKept, App: rec.App.Name, ID: rec.ID, Record: rec})
+	if !rec.Ready {
+		if err := m.awaitReady(ctx, nil); err != nil {
+			return err
+		}
+		u.out.send(Event{Type: EventReady, App: rec.App.Name, ID: rec.ID})
+	}
+	close(u.ready[rec.App.Name])
+	return nil
+}
+
+// fail ends a sandbox of a project that did not start: it is kept, as one that has ended with that error, for the next
+// up to take its place and its anonymous volumes. One that was only interrupted and has nothing to keep is forgotten.
+func (m *managed) fail(err error) {
+	if errors.Is(err, context.Canceled) {
+		if m.instead == nil {
+			m.drop()
+			return
+		}
+		err = errUnwanted()
+	}
+	m.finish(launcher.AsError(err).Exit, err.Error())
+}
+
 // appError says which app a fault is about.
 func appError(name string, err error) error {
 	if errors.Is(err, context.Canceled) {
@@ -187,17 +225,36 @@ func appError(name string, err error) error {
 	return fmt.Errorf("app %q: %w", name, err)
 }
 
-// undo stops and forgets what this request has started.
+// undo stops what this request has started.
 func (u *up) undo() {
 	u.mu.Lock()
 	started := slices.Clone(u.started)
 	u.mu.Unlock()
-	u.s.stopAll(started, DownRequest{Remove: true}, nil)
+	u.s.stopAll(started, DownRequest{}, nil)
 }
 
-// existing finds the sandbox that a project's app has already. One that runs as asked is kept; any other is
-// stopped and forgotten, and its anonymous volumes are handed on.
-func (s *server) existing(spec *launcher.Spec, recreate bool) (*managed, []string, error) {
+// predecessor is the sandbox that an app had before, ended and held, so that nobody starts or removes it.
+type predecessor struct {
+	dirs launcher.Dirs
+	rec  *launcher.Record
+	hold *os.File
+}
+
+// handOn forgets the sandbox, and gives its anonymous volumes to the one of this id, whose record names them already.
+func (p *predecessor) handOn(id string) error {
+	if err := launcher.RemoveHeldSandbox(p.dirs, p.rec.ID, false); err != nil {
+		return err
+	}
+	var faults []error
+	for _, v := range p.rec.Volumes {
+		faults = append(faults, launcher.OwnVolume(p.dirs, v, id))
+	}
+	return errors.Join(faults...)
+}
+
+// existing finds the sandbox that a project's app has already. One that runs as asked, on the image of that id, is kept;
+// any other is stopped, for a new one to take its place.
+func (s *server) existing(spec *launcher.Spec, imageID string, recreate bool) (*managed, *predecessor, error) {
 	s.mu.Lock()
 	var running *managed
 	for _, m := range s.sandboxes {
@@ -205,9 +262,13 @@ func (s *server) existing(spec *launcher.Spec, recreate bool) (*managed, []strin
 			running = m
 		}
 	}
+	unwanted := s.unwanted[spec.ID]
 	s.mu.Unlock()
+	if unwanted {
+		return nil, nil, errUnwanted()
+	}
 	if running != nil {
-		if !recreate && sameSpec(&running.rec.Spec, spec) {
+		if rec := running.snapshot(); !recreate && rec.ImageID == imageID && sameSpec(rec.AskedSpec(), spec) {
 			select {
 			case <-running.ended:
 			default:
@@ -217,19 +278,45 @@ func (s *server) existing(spec *launcher.Spec, recreate bool) (*managed, []strin
 		running.stop(nil)
 		<-running.gone
 	}
+	old, err := s.ended(spec.Project, spec.App.Name)
+	return nil, old, err
+}
+
+// ended takes hold of the sandbox that an app of a project had; nil: it had none. If there are several, since a keeper
+// was killed between two, the newest has what they had.
+func (s *server) ended(project, app string) (*predecessor, error) {
 	records, err := launcher.Records(s.doc.Dirs)
-	if err != nil {
-		return nil, nil, err
+	if err != nil || project == "" {
+		return nil, err
 	}
+	var own []launcher.Record
 	for _, r := range records {
-		if r.Project == spec.Project && r.App.Name == spec.App.Name && r.Project != "" {
-			if err := launcher.RemoveSandbox(s.doc.Dirs, r.ID, false); err != nil {
-				return nil, nil, err
-			}
-			return nil, r.Volumes, nil
+		if r.Project == project && r.App.Name == app {
+			own = append(own, r)
 		}
 	}
-	return nil, nil, nil
+	if len(own) == 0 {
+		return nil, nil
+	}
+	last := own[len(own)-1].ID
+	for _, r := range own[:len(own)-1] {
+		if err := launcher.RemoveSandbox(s.doc.Dirs, r.ID, false); err != nil {
+			return nil, err
+		}
+	}
+	hold, err := launcher.HoldSandbox(s.doc.Dirs, last)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	rec, err := launcher.ReadRecord(s.doc.Dirs, last)
+	if err != nil {
+		hold.Close()
+		return nil, err
+	}
+	return &predecessor{s.doc.Dirs, rec, hold}, nil
 }
 
 // sameSpec compares what was asked; the id is new each time.
@@ -244,6 +331,13 @@ func (s *server) handleDown(r *http.Request, out *reply) error {
 	if err := readBody(r, &req); err != nil {
 		return err
 	}
+	if req.Coming {
+		s.mu.Lock()
+		for _, id := range req.IDs {
+			s.unwanted[id] = true
+		}
+		s.mu.Unlock()
+	}
 	s.stopAll(s.all(req.IDs), req, out)
 	return nil
 }
@@ -254,7 +348,7 @@ func (s *server) stopAll(chosen []*managed, req DownRequest, out *reply) {
 	for _, m := range chosen {
 		if req.Remove {
 			m.mu.Lock()
-			m.rec.Remove = true
+			m.remove, m.volumes = true, m.volumes || req.Volumes
 			m.mu.Unlock()
 		}
 		wg.Go(func() {
