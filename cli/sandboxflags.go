@@ -79,7 +79,7 @@ func (f *sandboxFlags) spec(id string, argv []string, s surroundings) (*launcher
 	}
 	spec := &launcher.Spec{
 		Version: launcher.SpecVersion, ID: id, Name: f.Name, Network: id, Remove: f.Remove, Aliases: f.NetworkAlias,
-		App: config.App{Image: argv[0], Platform: f.Platform, User: f.User, Workdir: f.Workdir, Hostname: f.Hostname, ReadOnly: f.ReadOnly},
+		App: config.App{Image: argv[0], User: f.User, Workdir: f.Workdir, Hostname: f.Hostname, ReadOnly: f.ReadOnly},
 	}
 	for _, fill := range []func(*launcher.Spec, surroundings) error{f.command(argv[1:]), f.environment, f.network, f.egress, f.files, f.rights, f.limits, f.life} {
 		if err := fill(spec, s); err != nil {
@@ -104,6 +104,13 @@ func (f *sandboxFlags) command(args []string) func(*launcher.Spec, surroundings)
 			if err := config.ValidName(f.Name); err != nil {
 				return flagFault("--name", err)
 			}
+		}
+		if f.Platform != "" {
+			platform, err := config.ParsePlatform(f.Platform)
+			if err != nil {
+				return flagFault("--platform", err)
+			}
+			spec.App.Platform = platform
 		}
 		if f.Workdir != "" && !filepath.IsAbs(f.Workdir) {
 			return usage("", "--workdir: %q is not an absolute path", f.Workdir)

@@ -64,7 +64,7 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 		return err
 	}
 	if u.Pull == pullAlways {
-		if err := c.pullAll(ctx, specs); err != nil {
+		if err := c.pull(ctx, wanted(all...)); err != nil {
 			return err
 		}
 	}
@@ -72,7 +72,7 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 	if err != nil {
 		return err
 	}
-	return c.withImages(ctx, u.Pull, "", func() error {
+	return c.withImages(ctx, u.Pull, func() error {
 		client, err := keeper.Open(ctx, c.dirs, p.Name, m, p.Egress)
 		if err != nil {
 			return err
@@ -84,24 +84,6 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 		w := &watcher{call: c, client: client, project: p.Name, follow: !u.Detach, started: map[string]bool{}}
 		return w.up(ctx, keeper.UpRequest{Specs: specs, Attach: !u.Detach, Recreate: u.Recreate})
 	})
-}
-
-// pullAll fetches the images of all apps, in as many stages as there are platforms.
-func (c *call) pullAll(ctx context.Context, specs []launcher.Spec) error {
-	var platforms []string
-	refs := map[string][]string{}
-	for _, s := range specs {
-		if refs[s.App.Platform] == nil {
-			platforms = append(platforms, s.App.Platform)
-		}
-		refs[s.App.Platform] = append(refs[s.App.Platform], s.App.Image)
-	}
-	for _, platform := range platforms {
-		if err := c.pull(ctx, refs[platform], platform); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // watcher tells what happens while a project starts, and shows its apps' output in the foreground.

@@ -182,7 +182,7 @@ external = true
 		return p
 	}
 	want := App{
-		Name: "web", Image: "r.test/library/nginx:1.27", Platform: "linux/arm64/v8",
+		Name: "web", Image: "r.test/library/nginx:1.27", Platform: "linux/arm64",
 		Ports: []Port{port("8000-8001:80-81"), port("90"), port("[::1]:53:53/udp")},
 		Mounts: []Mount{
 			{Kind: MountBind, Source: p.Dir, Target: "/srv", ReadOnly: true},

@@ -261,7 +261,12 @@ func TestSuggest(t *testing.T) {
 
 func TestParsePlatformUserWorkdir(t *testing.T) {
 	try(t, []small{
-		{name: "whole", in: "linux/arm64/v8", want: "linux/arm64/v8"},
+		{name: "whole", in: "linux/arm/v7", want: "linux/arm/v7"},
+		{name: "upper case", in: "Linux/ARM64", want: "linux/arm64"},
+		{name: "variant that goes without saying", in: "linux/arm64/v8", want: "linux/arm64"},
+		{name: "the other one", in: "x86-64/v1", says: "does not run here"},
+		{name: "baseline", in: "linux/x86-64/v1", want: "linux/amd64"},
+		{name: "better than baseline", in: "linux/amd64/v3", want: "linux/amd64/v3"},
 		{name: "architecture alone", in: "arm64", want: "linux/arm64"},
 		{name: "uname's word", in: "linux/x86_64", want: "linux/amd64"},
 		{name: "other system", in: "windows/amd64", says: "does not run here"},

@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/image"
 	"github.com/whisk-sandbox/whisk/launcher"
 )
@@ -39,15 +39,29 @@ func (s *server) base(ctx context.Context, spec *launcher.Spec) (*launcher.Base,
 	img, err := store.Lookup(ctx, spec.App.Image)
 	var missing *image.NotFoundError
 	if errors.As(err, &missing) {
-		return nil, &launcher.Error{Message: fmt.Sprintf("image %q is not here", spec.App.Image), Hint: "whisk pull " + spec.App.Image, Kind: launcher.KindImageMissing, Images: []string{spec.App.Image}, Exit: launcher.ExitWhisk}
+		return nil, imageMissing(&spec.App, fmt.Sprintf("image %q is not here", spec.App.Image))
 	}
 	if err != nil {
 		return nil, err
 	}
-	if want := spec.App.Platform; want != "" && !strings.HasPrefix(img.Platform+"/", strings.TrimSuffix(want, "/")+"/") {
-		return nil, &launcher.Error{Message: fmt.Sprintf("image %q is here for %s and not for %s", spec.App.Image, img.Platform, want), Hint: "whisk pull --platform " + want + " " + spec.App.Image, Kind: launcher.KindImageMissing, Images: []string{spec.App.Image}, Exit: launcher.ExitWhisk}
+	fits, err := img.RunsOn(spec.App.Platform)
+	if err != nil {
+		return nil, err
+	}
+	if !fits {
+		return nil, imageMissing(&spec.App, fmt.Sprintf("image %q is here for %s and not for %s", spec.App.Image, img.Platform, spec.App.Platform))
 	}
 	return &launcher.Base{Name: spec.App.Image, ID: img.ID, Digest: img.Digest.String(), Dir: img.Base, Layers: img.Layers, Config: img.Config}, nil
+}
+
+// imageMissing asks for an app's image to be pulled.
+func imageMissing(app *config.App, message string) error {
+	hint := "whisk pull "
+	if app.Platform != "" {
+		hint += "--platform " + app.Platform + " "
+	}
+	wanted := []launcher.Wanted{{Image: app.Image, Platform: app.Platform}}
+	return &launcher.Error{Message: message, Hint: hint + app.Image, Kind: launcher.KindImageMissing, Images: wanted, Exit: launcher.ExitWhisk}
 }
 
 func (s *server) openStore() (*image.Store, error) {
@@ -57,13 +71,13 @@ func (s *server) openStore() (*image.Store, error) {
 // allImages reports every image that is missing in one error, so that they can be pulled together.
 func (s *server) allImages(ctx context.Context, specs []launcher.Spec) error {
 	var all *launcher.Error
-	seen := map[string]bool{}
+	seen := map[launcher.Wanted]bool{}
 	for i := range specs {
-		name := specs[i].App.Image
-		if seen[name] {
+		wanted := launcher.Wanted{Image: specs[i].App.Image, Platform: specs[i].App.Platform}
+		if seen[wanted] {
 			continue
 		}
-		seen[name] = true
+		seen[wanted] = true
 		_, err := s.base(ctx, &specs[i])
 		var e *launcher.Error
 		if errors.As(err, &e) && e.Kind == launcher.KindImageMissing {
