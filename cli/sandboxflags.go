@@ -26,7 +26,7 @@ type sandboxFlags struct {
 
 	Publish      []string `group:"Network" short:"p" sep:"none" placeholder:"[IP:]HOST:APP" help:"Forward a host port, or a range, to the app; add /udp for UDP. Host port 0 picks a free one."`
 	PublishAll   bool     `group:"Network" short:"P" help:"Forward a free host port to each port that the image exposes."`
-	Network      string   `group:"Network" placeholder:"NAME" help:"Network to join, or none for loopback only; without it the sandbox has one of its own."`
+	Network      string   `group:"Network" placeholder:"NAME" help:"Network to join, or none for loopback only; without it, or with bridge, the sandbox has one of its own."`
 	NetworkAlias []string `group:"Network" sep:"none" placeholder:"NAME" help:"Further name for the sandbox on its network."`
 	Link         []string `group:"Network" sep:"none" placeholder:"NAME" help:"Reach another sandbox of the network by that name, where one of the two is isolated."`
 	Hostname     string   `group:"Network" short:"h" placeholder:"NAME" help:"Host name in the sandbox."`
@@ -195,7 +195,7 @@ func (f *sandboxFlags) egress(spec *launcher.Spec, s surroundings) error {
 
 func (f *sandboxFlags) network(spec *launcher.Spec, _ surroundings) error {
 	switch {
-	case f.Network == "", f.Network == "private":
+	case f.Network == "", f.Network == "private", f.Network == "bridge": // docker's word for the network one gets
 	case f.Network == "host", strings.Contains(f.Network, ":"):
 		return usage("leave --network out, and publish ports with -p", "--network: %q is not offered: every sandbox has its own address", f.Network)
 	default:

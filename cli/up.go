@@ -63,6 +63,9 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 	if err := c.guard(all...); err != nil {
 		return err
 	}
+	if err := c.makeWay(p, specs); err != nil {
+		return err
+	}
 	if u.Pull == pullAlways {
 		if err := c.pull(ctx, wanted(all...)); err != nil {
 			return err

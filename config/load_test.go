@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -344,5 +345,26 @@ func TestLoadOfManyFaults(t *testing.T) {
 	}
 	if faults, ok := err.(Errors); !ok || len(faults) != lines+1 {
 		t.Errorf("%d faults are told, want one for each line and one for the missing app", len(faults))
+	}
+}
+
+func TestLoadRefusesFolderThatNamesNoProject(t *testing.T) {
+	const app = "[app.web]\nimage = 'x'\n"
+	long := strings.Repeat("d", 62)
+	for folder, says := range map[string]string{"none": `called "none"`, long: "66 characters"} {
+		for text, bad := range map[string]bool{app: true, "name = 'fine'\n" + app: false} {
+			dir := filepath.Join(t.TempDir(), folder)
+			file := filepath.Join(dir, FileName)
+			if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := Load(file, LoadOptions{})
+			switch {
+			case !bad && err != nil:
+				t.Errorf("in folder %q, with a name in the file: %v", folder, err)
+			case bad && (err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "at the top of the file")):
+				t.Errorf("in folder %q: %v, want a word of %s", folder, err, says)
+			}
+		}
 	}
 }
