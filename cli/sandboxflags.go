@@ -16,7 +16,7 @@ import (
 type sandboxFlags struct {
 	Name       string   `placeholder:"NAME" help:"Name of the sandbox; without it whisk makes one up."`
 	Entrypoint *string  `placeholder:"COMMAND" help:"Program that takes the place of the image's entry point; empty for none."`
-	Env        []string `short:"e" sep:"none" placeholder:"KEY[=VALUE]" help:"Set an environment variable; a key alone takes its value from here."`
+	Env        []string `short:"e" sep:"none" placeholder:"KEY[=VALUE]" help:"Set an environment variable; a key alone takes its value from here, and where it is not set, the image's away."`
 	EnvFile    []string `sep:"none" placeholder:"FILE" help:"Read environment variables from a file."`
 	User       string   `short:"u" placeholder:"USER[:GROUP]" help:"User, by name or number, that the command runs as."`
 	Workdir    string   `short:"w" placeholder:"PATH" help:"Working directory in the sandbox."`
@@ -36,7 +36,7 @@ type sandboxFlags struct {
 
 	Volume   []string `group:"Files" short:"v" sep:"none" placeholder:"SOURCE:PATH[:ro]" help:"Mount a path of this machine or a volume."`
 	Mount    []string `group:"Files" sep:"none" placeholder:"KEY=VALUE,…" help:"Mount, spelled out: type=bind|volume|tmpfs,source=…,target=…"`
-	Tmpfs    []string `group:"Files" sep:"none" placeholder:"PATH[:OPTIONS]" help:"Mount memory as a file system."`
+	Tmpfs    []string `group:"Files" sep:"none" placeholder:"PATH[:OPTIONS]" help:"Mount memory as a file system; options are size=, mode=, ro and exec, without which nothing in it is executed."`
 	Home     string   `group:"Files" placeholder:"ro|rw" help:"Mount your home directory at its own path, read-only or writable, with keys and passwords hidden."`
 	ReadOnly bool     `group:"Files" help:"Make the root file system read-only."`
 
@@ -55,7 +55,7 @@ type sandboxFlags struct {
 
 	Init        bool   `group:"Life" default:"true" help:"Let whisk's init be process 1; --init=false for the app itself."`
 	StopSignal  string `group:"Life" placeholder:"SIGNAL" help:"Signal that stops the app."`
-	StopTimeout string `group:"Life" placeholder:"SECONDS" help:"How long stop waits before it kills."`
+	StopTimeout string `group:"Life" placeholder:"SECONDS" help:"How long stop waits before it kills; -1 for ever."`
 	Restart     string `group:"Life" placeholder:"POLICY" help:"Start the app again when it ends: no, on-failure[:N], always or unless-stopped."`
 	Remove      bool   `name:"rm" group:"Life" help:"Forget the sandbox when it has ended."`
 }
@@ -157,13 +157,11 @@ func environment(files, entries []string, s surroundings) ([]string, error) {
 		env = append(env, lines...)
 	}
 	for _, e := range entries {
-		entry, ok, err := config.ParseEnv(e, s.lookup)
+		entry, err := config.ParseEnv(e, s.lookup)
 		if err != nil {
 			return nil, flagFault("--env", err)
 		}
-		if ok {
-			env = append(env, entry)
-		}
+		env = append(env, entry)
 	}
 	return env, nil
 }
@@ -410,7 +408,7 @@ func stopTimeout(flag, value string) (*time.Duration, error) {
 	if value == "" {
 		return nil, nil
 	}
-	d, err := config.ParseDuration(value)
+	d, err := config.ParseStopTimeout(value)
 	if err != nil {
 		return nil, flagFault(flag, err)
 	}

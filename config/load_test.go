@@ -187,10 +187,10 @@ external = true
 		Ports: []Port{port("8000-8001:80-81"), port("90"), port("[::1]:53:53/udp")},
 		Mounts: []Mount{
 			{Kind: MountBind, Source: p.Dir, Target: "/srv", ReadOnly: true},
-			{Kind: MountTmpfs, Target: "/run", Size: 64 << 20, Mode: 0o755},
-			{Kind: MountTmpfs, Target: "/tmp"},
+			{Kind: MountTmpfs, Target: "/run", Size: 64 << 20, Mode: 0o755, NoExec: true},
+			{Kind: MountTmpfs, Target: "/tmp", NoExec: true},
 		},
-		Env:     []string{"A=0", "B=two words", "C=1.27", "A=1", "FROM_ENV=yes"},
+		Env:     []string{"A=0", "B=two words", "C=1.27", "A=1", "FROM_ENV=yes", "NOT_SET"},
 		Command: []string{"nginx", "-g", "daemon off;"}, Entrypoint: []string{},
 		User: "1000", Workdir: "/srv", Hostname: "web.test", ReadOnly: true,
 		CapAdd: []string{"NET_RAW", "SYS_PTRACE"}, CapDrop: []string{"ALL"},
@@ -209,7 +209,7 @@ external = true
 		Name: "web2", Image: "busybox", Env: []string{"A=0", "B=two words", "N=1", "F=1.50", "B=true", "PASS=a$b $HOME"},
 		ExtraHosts: []Host{{"a", "::1"}, {"gw", HostGateway}}, Labels: map[string]string{"x": "y", "z": ""},
 		Ulimits: []Ulimit{{"nofile", 10, 10}}, Ready: &Ready{HTTP: ":80/health", Interval: 200 * time.Millisecond, Timeout: time.Minute},
-		Mounts: []Mount{{Kind: MountTmpfs, Target: "/t"}}, StopSignal: "SIGKILL", StopTimeout: &none,
+		Mounts: []Mount{{Kind: MountTmpfs, Target: "/t", NoExec: true}}, StopSignal: "SIGKILL", StopTimeout: &none,
 		Command: []string{"sh", "-c", "echo 1.27"},
 	}
 	if !reflect.DeepEqual(p.Apps[1], want2) {

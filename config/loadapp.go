@@ -97,8 +97,9 @@ func appKeys() []key[appPlaces] {
 			}, &a.app.StopSignal, str, integer)
 		}},
 		{"stop_timeout", func(d *decoder, n *node, a *appPlaces) {
-			t := time.Duration(-1)
-			if parsed(d, n, "stop_timeout", "a string or a number of seconds", ParseDuration, &t, str, integer, float); t >= 0 {
+			const none = math.MinInt64
+			t := time.Duration(none)
+			if parsed(d, n, "stop_timeout", "a string or a number of seconds", ParseStopTimeout, &t, str, integer, float); t != none {
 				a.app.StopTimeout = &t
 			}
 		}},

@@ -53,7 +53,7 @@ type UpRequest struct {
 // DownRequest asks a keeper to end sandboxes. It is carried out even if the client goes away.
 type DownRequest struct {
 	IDs []string `json:"ids,omitempty"` // empty: all
-	// Timeout replaces each sandbox's own stop timeout; nil keeps it.
+	// Timeout replaces each sandbox's own stop timeout; nil keeps it, and a negative one never ends.
 	Timeout *time.Duration `json:"timeout,omitempty"`
 	Remove  bool           `json:"remove"`  // forget them afterwards
 	Volumes bool           `json:"volumes"` // and remove their anonymous volumes
