@@ -13,7 +13,6 @@ import (
 //	--env -x, -e --rm     a flag that takes a value takes the next argument, whatever it looks like
 //	web -t 3 db           flags between arguments
 //	IMAGE --rm            all behind the first argument of a command that passes arguments on belongs to the app
-//	IMAGE -- CMD          and the -- that sets it off is left away
 //
 // Flags that the command does not have are left as they are: kong words the error. help tells that help was asked for.
 func arrange(node *kong.Node, args []string) (ordered []string, help bool) {
@@ -48,11 +47,7 @@ func arrange(node *kong.Node, args []string) (ordered []string, help bool) {
 			}
 			ordered = append(ordered, long...)
 		case passes:
-			rest := args[i+1:]
-			if len(rest) > 0 && rest[0] == "--" {
-				rest = rest[1:]
-			}
-			return append(append(ordered, arg), rest...), false
+			return append(append(ordered, arg), args[i+1:]...), false
 		default:
 			words = append(words, arg)
 		}

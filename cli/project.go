@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/whisk-sandbox/whisk/config"
@@ -57,6 +59,74 @@ func projectSpecs(p *config.Project, names []string, ids func() string) ([]launc
 		})
 	}
 	return specs, nil
+}
+
+// projectLabel tells which project has made a volume. Two could come to the same name for theirs: a_b's c and a's b_c.
+const projectLabel = "whisk.project"
+
+// makeWay sees to what a project's sandboxes expect to find: names that are free, external volumes, and volumes of its
+// own with the labels that whisk.toml gives them.
+func (c *call) makeWay(p *config.Project, specs []launcher.Spec) error {
+	records, err := launcher.Records(c.dirs)
+	if err != nil {
+		return err
+	}
+	if err := namesFree(specs, records); err != nil {
+		return err
+	}
+	if err := c.dirs.Make(); err != nil {
+		return err
+	}
+	for _, v := range p.Volumes {
+		name := volumeName(p, v.Name)
+		mounts := func(m config.Mount) bool { return m.Kind == config.MountVolume && m.Source == name }
+		if !slices.ContainsFunc(specs, func(s launcher.Spec) bool { return slices.ContainsFunc(s.App.Mounts, mounts) }) {
+			continue
+		}
+		if v.External {
+			_, err = launcher.InspectVolume(c.dirs, name)
+			if err != nil && launcher.AsError(err).Kind == launcher.KindNotFound {
+				err = usage("whisk volume create "+name, "volume %q is external, and there is none of that name", name)
+			}
+		} else {
+			err = c.ownVolume(p.Name, name, v.Labels)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ownVolume makes a project's volume, unless it is there.
+func (c *call) ownVolume(project, name string, labels map[string]string) error {
+	all := map[string]string{projectLabel: project}
+	maps.Copy(all, labels)
+	v, err := launcher.EnsureVolume(c.dirs, name, all)
+	if err != nil {
+		return err
+	}
+	if owner := v.Labels[projectLabel]; owner != "" && owner != project {
+		return usage("give the volume or the project another name", "volume %q is that of project %q", name, owner)
+	}
+	return nil
+}
+
+// namesFree refuses a sandbox whose name another project has taken: a-b's c and a's b-c have the same.
+func namesFree(specs []launcher.Spec, records []launcher.Record) error {
+	for _, s := range specs {
+		for _, r := range records {
+			if r.Name != s.Name || r.Project == s.Project {
+				continue
+			}
+			of := "sandbox " + r.ID
+			if r.Project != "" {
+				of = fmt.Sprintf("app %q of project %q", r.App.Name, r.Project)
+			}
+			return usage("give the app or the project another name, or: whisk rm "+r.ID, "app %q is to be sandbox %q, a name that %s has", s.App.Name, s.Name, of)
+		}
+	}
+	return nil
 }
 
 // volumeName is a project's volume as it is called on disk.

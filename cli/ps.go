@@ -12,9 +12,10 @@ import (
 )
 
 type psCmd struct {
-	All     bool `short:"a" help:"List those that have ended, too."`
-	Quiet   bool `short:"q" help:"Print ids only."`
-	NoTrunc bool `help:"Do not shorten images."`
+	All     bool     `short:"a" help:"List those that have ended, too."`
+	Filter  []string `short:"f" sep:"none" placeholder:"KEY=VALUE" help:"List only those that match: label=KEY[=VALUE], name=REGEXP, or status=created, running or exited."`
+	Quiet   bool     `short:"q" help:"Print ids only."`
+	NoTrunc bool     `help:"Do not shorten images."`
 	listFlags
 }
 
@@ -22,7 +23,8 @@ type psCmd struct {
 func (*psCmd) Help() string {
 	return `Examples:
   whisk ps
-  whisk ps -a --json | jq '.[].name'`
+  whisk ps -a --json | jq '.[].name'
+  whisk ps --filter label=tier=front`
 }
 
 // psRow is one sandbox in whisk ps --json.
@@ -46,6 +48,15 @@ type psRow struct {
 }
 
 func (p *psCmd) run(ctx context.Context, c *call) error {
+	f, err := parseFilters(p.Filter, "label", "name", "status")
+	if err != nil {
+		return err
+	}
+	for _, s := range f["status"] {
+		if !slices.Contains([]launcher.State{launcher.Created, launcher.Running, launcher.Exited}, launcher.State(s)) {
+			return usage("it is created, running or exited", "--filter: no sandbox is %q", s)
+		}
+	}
 	if err := c.reconcile(ctx); err != nil {
 		return err
 	}
@@ -53,9 +64,10 @@ func (p *psCmd) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if !p.All {
-		records = slices.DeleteFunc(records, func(r launcher.Record) bool { return r.State != launcher.Running })
-	}
+	records = slices.DeleteFunc(records, func(r launcher.Record) bool {
+		hidden := !p.All && len(f["status"]) == 0 && r.State != launcher.Running
+		return hidden || !f.labels(r.App.Labels) || !f.name(r.Name) || !f.is("status", string(r.State))
+	})
 	switch {
 	case p.Quiet:
 		for _, r := range records {

@@ -64,7 +64,7 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 		return err
 	}
 	if r.Pull == pullAlways {
-		if err := c.pull(ctx, []string{spec.App.Image}, r.Platform); err != nil {
+		if err := c.pull(ctx, wanted(spec)); err != nil {
 			return err
 		}
 	}
@@ -77,7 +77,7 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 		return err
 	}
 	defer cid.close()
-	return c.withImages(ctx, r.Pull, r.Platform, func() error {
+	return c.withImages(ctx, r.Pull, func() error {
 		client, err := keeper.Open(ctx, c.dirs, spec.KeeperName(), m, networkEgress(spec))
 		if err != nil {
 			return err
@@ -146,34 +146,57 @@ const (
 )
 
 // withImages carries out a request, and once more after pulling when its images are not there.
-func (c *call) withImages(ctx context.Context, policy, platform string, request func() error) error {
+func (c *call) withImages(ctx context.Context, policy string, request func() error) error {
 	err := request()
 	missing, ok := errors.AsType[*launcher.Error](err)
 	if !ok || missing.Kind != launcher.KindImageMissing || policy == pullNever || len(missing.Images) == 0 {
 		return err
 	}
-	if err := c.pull(ctx, missing.Images, platform); err != nil {
+	if err := c.pull(ctx, missing.Images); err != nil {
 		return err
 	}
 	return request()
 }
 
-// pull fetches images in a stage inside the user namespace.
-func (c *call) pull(ctx context.Context, refs []string, platform string) error {
-	refs = slices.DeleteFunc(slices.Clone(refs), builtIn)
-	if len(refs) == 0 {
-		return nil
+// wanted are the images that sandboxes ask for, each once.
+func wanted(specs ...*launcher.Spec) []launcher.Wanted {
+	var all []launcher.Wanted
+	for _, s := range specs {
+		if w := (launcher.Wanted{Image: s.App.Image, Platform: s.App.Platform}); !slices.Contains(all, w) {
+			all = append(all, w)
+		}
 	}
-	args := []string{"pull"}
-	if platform != "" {
-		args = append(args, "--platform="+platform)
+	return all
+}
+
+// pull fetches images inside the user namespace, in as many stages as there are platforms.
+func (c *call) pull(ctx context.Context, images []launcher.Wanted) error {
+	var platforms []string
+	refs := map[string][]string{}
+	for _, w := range images {
+		if builtIn(w.Image) {
+			continue
+		}
+		if refs[w.Platform] == nil {
+			platforms = append(platforms, w.Platform)
+		}
+		refs[w.Platform] = append(refs[w.Platform], w.Image)
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer null.Close()
-	return c.stage(ctx, null, append(append(args, "--"), refs...))
+	for _, platform := range platforms {
+		args := []string{"pull"}
+		if platform != "" {
+			args = append(args, "--platform="+platform)
+		}
+		if err := c.stage(ctx, null, append(append(args, "--"), refs[platform]...)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // builtIn tells whether an image needs no store.

@@ -16,7 +16,7 @@ import (
 type sandboxFlags struct {
 	Name       string   `placeholder:"NAME" help:"Name of the sandbox; without it whisk makes one up."`
 	Entrypoint *string  `placeholder:"COMMAND" help:"Program that takes the place of the image's entry point; empty for none."`
-	Env        []string `short:"e" sep:"none" placeholder:"KEY[=VALUE]" help:"Set an environment variable; a key alone takes its value from here."`
+	Env        []string `short:"e" sep:"none" placeholder:"KEY[=VALUE]" help:"Set an environment variable; a key alone takes its value from here, and where it is not set, the image's away."`
 	EnvFile    []string `sep:"none" placeholder:"FILE" help:"Read environment variables from a file."`
 	User       string   `short:"u" placeholder:"USER[:GROUP]" help:"User, by name or number, that the command runs as."`
 	Workdir    string   `short:"w" placeholder:"PATH" help:"Working directory in the sandbox."`
@@ -26,7 +26,7 @@ type sandboxFlags struct {
 
 	Publish      []string `group:"Network" short:"p" sep:"none" placeholder:"[IP:]HOST:APP" help:"Forward a host port, or a range, to the app; add /udp for UDP. Host port 0 picks a free one."`
 	PublishAll   bool     `group:"Network" short:"P" help:"Forward a free host port to each port that the image exposes."`
-	Network      string   `group:"Network" placeholder:"NAME" help:"Network to join, or none for loopback only; without it the sandbox has one of its own."`
+	Network      string   `group:"Network" placeholder:"NAME" help:"Network to join, or none for loopback only; without it, or with bridge, the sandbox has one of its own."`
 	NetworkAlias []string `group:"Network" sep:"none" placeholder:"NAME" help:"Further name for the sandbox on its network."`
 	Link         []string `group:"Network" sep:"none" placeholder:"NAME" help:"Reach another sandbox of the network by that name, where one of the two is isolated."`
 	Hostname     string   `group:"Network" short:"h" placeholder:"NAME" help:"Host name in the sandbox."`
@@ -36,7 +36,7 @@ type sandboxFlags struct {
 
 	Volume   []string `group:"Files" short:"v" sep:"none" placeholder:"SOURCE:PATH[:ro]" help:"Mount a path of this machine or a volume."`
 	Mount    []string `group:"Files" sep:"none" placeholder:"KEY=VALUE,…" help:"Mount, spelled out: type=bind|volume|tmpfs,source=…,target=…"`
-	Tmpfs    []string `group:"Files" sep:"none" placeholder:"PATH[:OPTIONS]" help:"Mount memory as a file system."`
+	Tmpfs    []string `group:"Files" sep:"none" placeholder:"PATH[:OPTIONS]" help:"Mount memory as a file system; options are size=, mode=, ro and exec, without which nothing in it is executed."`
 	Home     string   `group:"Files" placeholder:"ro|rw" help:"Mount your home directory at its own path, read-only or writable, with keys and passwords hidden."`
 	ReadOnly bool     `group:"Files" help:"Make the root file system read-only."`
 
@@ -55,7 +55,7 @@ type sandboxFlags struct {
 
 	Init        bool   `group:"Life" default:"true" help:"Let whisk's init be process 1; --init=false for the app itself."`
 	StopSignal  string `group:"Life" placeholder:"SIGNAL" help:"Signal that stops the app."`
-	StopTimeout string `group:"Life" placeholder:"SECONDS" help:"How long stop waits before it kills."`
+	StopTimeout string `group:"Life" placeholder:"SECONDS" help:"How long stop waits before it kills; -1 for ever."`
 	Restart     string `group:"Life" placeholder:"POLICY" help:"Start the app again when it ends, in the background: no, on-failure[:N], always or unless-stopped."`
 	Remove      bool   `name:"rm" group:"Life" help:"Forget the sandbox when it has ended."`
 }
@@ -79,7 +79,7 @@ func (f *sandboxFlags) spec(id string, argv []string, s surroundings) (*launcher
 	}
 	spec := &launcher.Spec{
 		Version: launcher.SpecVersion, ID: id, Name: f.Name, Network: id, Remove: f.Remove, Aliases: f.NetworkAlias,
-		App: config.App{Image: argv[0], Platform: f.Platform, User: f.User, Workdir: f.Workdir, Hostname: f.Hostname, ReadOnly: f.ReadOnly},
+		App: config.App{Image: argv[0], User: f.User, Workdir: f.Workdir, Hostname: f.Hostname, ReadOnly: f.ReadOnly},
 	}
 	for _, fill := range []func(*launcher.Spec, surroundings) error{f.command(argv[1:]), f.environment, f.network, f.egress, f.files, f.rights, f.limits, f.life} {
 		if err := fill(spec, s); err != nil {
@@ -104,6 +104,13 @@ func (f *sandboxFlags) command(args []string) func(*launcher.Spec, surroundings)
 			if err := config.ValidName(f.Name); err != nil {
 				return flagFault("--name", err)
 			}
+		}
+		if f.Platform != "" {
+			platform, err := config.ParsePlatform(f.Platform)
+			if err != nil {
+				return flagFault("--platform", err)
+			}
+			spec.App.Platform = platform
 		}
 		if f.Workdir != "" && !filepath.IsAbs(f.Workdir) {
 			return usage("", "--workdir: %q is not an absolute path", f.Workdir)
@@ -150,13 +157,11 @@ func environment(files, entries []string, s surroundings) ([]string, error) {
 		env = append(env, lines...)
 	}
 	for _, e := range entries {
-		entry, ok, err := config.ParseEnv(e, s.lookup)
+		entry, err := config.ParseEnv(e, s.lookup)
 		if err != nil {
 			return nil, flagFault("--env", err)
 		}
-		if ok {
-			env = append(env, entry)
-		}
+		env = append(env, entry)
 	}
 	return env, nil
 }
@@ -188,7 +193,7 @@ func (f *sandboxFlags) egress(spec *launcher.Spec, s surroundings) error {
 
 func (f *sandboxFlags) network(spec *launcher.Spec, _ surroundings) error {
 	switch {
-	case f.Network == "", f.Network == "private":
+	case f.Network == "", f.Network == "private", f.Network == "bridge": // docker's word for the network one gets
 	case f.Network == "host", strings.Contains(f.Network, ":"):
 		return usage("leave --network out, and publish ports with -p", "--network: %q is not offered: every sandbox has its own address", f.Network)
 	default:
@@ -403,7 +408,7 @@ func stopTimeout(flag, value string) (*time.Duration, error) {
 	if value == "" {
 		return nil, nil
 	}
-	d, err := config.ParseDuration(value)
+	d, err := config.ParseStopTimeout(value)
 	if err != nil {
 		return nil, flagFault(flag, err)
 	}

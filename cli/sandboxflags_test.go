@@ -51,7 +51,7 @@ func TestSpecOfFlags(t *testing.T) {
 		"run --pids-limit -1 --memory 0 busybox",
 		"run --security-opt no-new-privileges --security-opt seccomp=unconfined busybox",
 		"run --security-opt no-new-privileges:false --security-opt seccomp=/etc/profile.json --platform linux/arm64 busybox",
-		"run --rm host -- make -C /src",
+		"run --rm host make -C /src",
 	} {
 		cmd, _, err := parse(strings.Fields(line), settings(&config.User{}))
 		if err != nil {
@@ -166,7 +166,7 @@ func TestFlagsThatAreRefused(t *testing.T) {
 		{"run --pids-limit -2 img", "--pids-limit: -2 is below -1"},
 		{"run --ulimit x=1 img", "--ulimit: "},
 		{"run --stop-signal JUMP img", "--stop-signal: "},
-		{"run --stop-timeout -1 img", "--stop-timeout: "},
+		{"run --stop-timeout -2 img", "--stop-timeout: "},
 		{"run --restart often img", "--restart: "},
 		{"run --restart always --rm img", "--restart and --rm exclude each other"},
 	} {

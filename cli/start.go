@@ -42,7 +42,7 @@ func (c *call) start(ctx context.Context, r *launcher.Record) error {
 }
 
 type restartCmd struct {
-	Time string `short:"t" placeholder:"SECONDS" help:"How long to wait before killing; without it what the sandbox was given, or 10."`
+	Time string `short:"t" placeholder:"SECONDS" help:"How long to wait before killing, -1 for ever; without it what the sandbox was given, or 10."`
 	selection
 }
 

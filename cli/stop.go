@@ -22,7 +22,7 @@ func (s *selection) find(c *call) ([]*launcher.Record, error) {
 }
 
 type stopCmd struct {
-	Time string `short:"t" placeholder:"SECONDS" help:"How long to wait before killing; without it what the sandbox was given, or 10."`
+	Time string `short:"t" placeholder:"SECONDS" help:"How long to wait before killing, -1 for ever; without it what the sandbox was given, or 10."`
 	selection
 }
 

@@ -67,8 +67,11 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 	if err := c.guard(all...); err != nil {
 		return err
 	}
+	if err := c.makeWay(p, specs); err != nil {
+		return err
+	}
 	if u.Pull == pullAlways {
-		if err := c.pullAll(ctx, specs); err != nil {
+		if err := c.pull(ctx, wanted(all...)); err != nil {
 			return err
 		}
 	}
@@ -76,7 +79,7 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 	if err != nil {
 		return err
 	}
-	return c.withImages(ctx, u.Pull, "", func() error {
+	return c.withImages(ctx, u.Pull, func() error {
 		client, err := keeper.Open(ctx, c.dirs, p.Name, m, p.Egress)
 		if err != nil {
 			return err
@@ -88,24 +91,6 @@ func (c *call) up(ctx context.Context, p *config.Project, u *upCmd) error {
 		w := &watcher{call: c, client: client, project: p.Name, follow: !u.Detach, shown: map[string]bool{}}
 		return w.up(ctx, keeper.UpRequest{Specs: specs, Attach: !u.Detach, Recreate: u.Recreate})
 	})
-}
-
-// pullAll fetches the images of all apps, in as many stages as there are platforms.
-func (c *call) pullAll(ctx context.Context, specs []launcher.Spec) error {
-	var platforms []string
-	refs := map[string][]string{}
-	for _, s := range specs {
-		if refs[s.App.Platform] == nil {
-			platforms = append(platforms, s.App.Platform)
-		}
-		refs[s.App.Platform] = append(refs[s.App.Platform], s.App.Image)
-	}
-	for _, platform := range platforms {
-		if err := c.pull(ctx, refs[platform], platform); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // watcher tells what happens while a project starts, and shows its apps' output in the foreground.

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/whisk-sandbox/whisk/config"
@@ -26,18 +27,28 @@ Example:
 }
 
 type volumeLsCmd struct {
-	Quiet bool `short:"q" help:"Print names only."`
+	Filter []string `short:"f" sep:"none" placeholder:"KEY=VALUE" help:"List only those that match: label=KEY[=VALUE] or name=REGEXP."`
+	Quiet  bool     `short:"q" help:"Print names only."`
 	listFlags
 }
 
 // Help is what kong shows below the flags.
-func (*volumeLsCmd) Help() string { return "Example:\n  whisk volume ls" }
+func (*volumeLsCmd) Help() string {
+	return `Examples:
+  whisk volume ls
+  whisk volume ls --filter label=keep`
+}
 
 func (v *volumeLsCmd) run(_ context.Context, c *call) error {
+	f, err := parseFilters(v.Filter, "label", "name")
+	if err != nil {
+		return err
+	}
 	volumes, err := launcher.Volumes(c.dirs)
 	if err != nil {
 		return err
 	}
+	volumes = slices.DeleteFunc(volumes, func(v launcher.Volume) bool { return !f.labels(v.Labels) || !f.name(v.Name) })
 	if v.json() {
 		if volumes == nil {
 			volumes = []launcher.Volume{}

@@ -13,7 +13,7 @@ type App struct {
 	Platform   string            // os/arch[/variant]; empty: this machine's
 	Command    []string          // replaces CMD; nil: the image's
 	Entrypoint []string          // replaces ENTRYPOINT; nil: the image's; empty and not nil: none
-	Env        []string          // KEY=VALUE, later entries win
+	Env        []string          // KEY=VALUE, later entries win; KEY alone takes the image's away
 	User       string            // user[:group], names or numbers
 	Workdir    string            // absolute path in the sandbox
 	Hostname   string            // default: the app's name, else the sandbox's id
@@ -26,7 +26,7 @@ type App struct {
 	Ulimits    []Ulimit          // resource limits, getrlimit(2)
 	Labels     map[string]string // free words for the user's own use
 	StopSignal string            // signal name or number; empty: the image's, else SIGTERM
-	// StopTimeout is how long stop waits before SIGKILL; nil: 10 s.
+	// StopTimeout is how long stop waits before SIGKILL; nil: 10 s; negative: for ever.
 	StopTimeout *time.Duration
 	Init        *bool // nil or true: whisk's init is process 1; false: the app is
 	TTY         bool  // a terminal on a pty of the sandbox's own

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -20,6 +21,7 @@ func (l *loader) check() {
 	l.dependencies()
 	l.reach()
 	l.usedVolumes()
+	l.longNames()
 	for _, a := range l.apps {
 		l.project.Apps = append(l.project.Apps, a.app)
 	}
@@ -139,4 +141,40 @@ func (l *loader) usedVolumes() {
 			l.project.Volumes = append(l.project.Volumes, Volume{Name: m.Source})
 		}
 	}
+}
+
+// longNames refuses names that are none any more with the project's before them, and a project that has the name of
+// its folder and cannot.
+func (l *loader) longNames() {
+	project := l.project.Name
+	remedy := "give the project a shorter name, or this"
+	if !l.named {
+		remedy = fmt.Sprintf("the project has its folder's name; write a shorter one at the top of the file: name = %q", clipName(project))
+		if ReservedNetwork(project) && !l.broken {
+			l.fail(0, `write another name at the top of the file: name = "my-`+project+`"`, "the project is called %q, as its folder is, and so is its network: the name means something else there", project)
+		}
+	}
+	for _, a := range l.apps {
+		if full := project + "-" + a.app.Name; len(full) > maxName && len(a.app.Name) <= maxName && len(project) <= maxName {
+			l.fail(a.offset, remedy, "the sandbox of app %q is called %q, which is %d characters long: at most %d are allowed", clip(a.app.Name), clip(full), len(full), maxName)
+		}
+	}
+	at := maps.Clone(l.volumeAt)
+	for _, a := range l.apps {
+		for i, m := range a.app.Mounts {
+			if _, declared := at[m.Source]; m.Kind == MountVolume && !declared {
+				at[m.Source] = a.mounts[i]
+			}
+		}
+	}
+	for _, v := range l.project.Volumes {
+		if full := project + "_" + v.Name; !v.External && len(full) > maxName && len(v.Name) <= maxName && len(project) <= maxName {
+			l.fail(at[v.Name], remedy, "volume %q is called %q on disk, which is %d characters long: at most %d are allowed", clip(v.Name), clip(full), len(full), maxName)
+		}
+	}
+}
+
+// clipName is the beginning of a project's name that leaves room for an app's.
+func clipName(project string) string {
+	return strings.TrimRight(project[:min(len(project), 20)], "-._")
 }

@@ -7,6 +7,14 @@ import (
 	"time"
 )
 
+// ParseStopTimeout reads how long a stop waits before it kills: a duration, or -1 for ever, as docker has it.
+func ParseStopTimeout(s string) (time.Duration, error) {
+	if s == "-1" {
+		return -1, nil
+	}
+	return ParseDuration(s)
+}
+
 // ParseDuration reads a length of time: a plain number is seconds (10, 0.5), otherwise Go's form (1m30s, 200ms).
 // It is never negative.
 func ParseDuration(s string) (time.Duration, error) {

@@ -7,24 +7,24 @@ import (
 )
 
 // ParseEnv reads an environment entry as docker's -e does: KEY=VALUE, or KEY alone for the value that lookup finds.
-// It returns KEY=VALUE, or false when KEY stands alone and is not set, in which case docker passes nothing on.
-func ParseEnv(s string, lookup Lookup) (entry string, ok bool, err error) {
+// It returns KEY=VALUE, or KEY when that stands alone and is not set, which takes away the image's own, as with docker.
+func ParseEnv(s string, lookup Lookup) (entry string, err error) {
 	key, value, given := strings.Cut(s, "=")
 	if err := envKey(key); err != nil {
-		return "", false, err
+		return "", err
 	}
 	if !given {
 		if lookup != nil {
 			value, given = lookup(key)
 		}
 		if !given {
-			return "", false, nil
+			return key, nil
 		}
 	}
 	if err := envValue(key, value); err != nil {
-		return "", false, err
+		return "", err
 	}
-	return key + "=" + value, true, nil
+	return key + "=" + value, nil
 }
 
 // envKey is lenient about letters, as execve(2) is; a key with a blank is a slip of the pen.

@@ -43,10 +43,10 @@ func ParseEnvLines(name string, data []byte, lookup Lookup) ([]string, error) {
 	for line := range bytes.Lines(src.data) {
 		text := strings.TrimLeft(strings.TrimRight(string(line), "\r\n"), " \t")
 		if text != "" && text[0] != '#' {
-			entry, ok, err := ParseEnv(text, lookup)
+			entry, err := ParseEnv(text, lookup)
 			if err != nil {
 				src.fail(offset, "", "%v", err)
-			} else if ok {
+			} else if strings.Contains(entry, "=") {
 				entries = append(entries, entry)
 			}
 		}

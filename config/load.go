@@ -108,9 +108,12 @@ type loader struct {
 	decoder
 	project *Project
 	nameDir string // the file's folder as faults name it
+	named   bool   // the file gives the project a name
 	broken  bool   // after a syntax fault, nothing is said to be missing
 	apps    []*appPlaces
 	volumes *node // the table [volume], or nil
+
+	volumeAt map[string]int // where each declared volume stands
 }
 
 // newLoader prepares to read src as the whisk.toml at the absolute path file.
@@ -119,7 +122,7 @@ func newLoader(file string, src *source, opts LoadOptions) *loader {
 	return &loader{
 		decoder: decoder{source: src, dir: dir, home: opts.Home, lookup: opts.LookupEnv},
 		project: &Project{Name: DefaultName(dir), File: file, Dir: dir, Egress: cmp.Or(opts.Egress, "all")},
-		nameDir: filepath.Dir(src.name),
+		nameDir: filepath.Dir(src.name), volumeAt: map[string]int{},
 	}
 }
 
@@ -151,8 +154,10 @@ func fileKeys() []key[loader] {
 			if s, ok := d.str(n, "name"); ok {
 				if err := ValidName(s); err != nil {
 					d.fail(n.offset, "", "project %v", err)
+				} else if ReservedNetwork(s) {
+					d.fail(n.offset, "choose another name", "the project is called %q, and so is its network: the name means something else there", s)
 				}
-				l.project.Name = s
+				l.project.Name, l.named = s, true
 			}
 		}},
 		{"app", func(d *decoder, n *node, l *loader) { l.appTables(n) }},
@@ -183,6 +188,7 @@ func (l *loader) volumeTables(n *node) {
 			l.fail(f.offset, "", "volume %v", err)
 		}
 		v := Volume{Name: f.key}
+		l.volumeAt[f.key] = f.offset
 		table(&l.decoder, f.value, fmt.Sprintf("[volume.%s]", clip(f.key)), volumeKeys(), &v)
 		l.project.Volumes = append(l.project.Volumes, v)
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -182,14 +183,14 @@ external = true
 		return p
 	}
 	want := App{
-		Name: "web", Image: "r.test/library/nginx:1.27", Platform: "linux/arm64/v8",
+		Name: "web", Image: "r.test/library/nginx:1.27", Platform: "linux/arm64",
 		Ports: []Port{port("8000-8001:80-81"), port("90"), port("[::1]:53:53/udp")},
 		Mounts: []Mount{
 			{Kind: MountBind, Source: p.Dir, Target: "/srv", ReadOnly: true},
-			{Kind: MountTmpfs, Target: "/run", Size: 64 << 20, Mode: 0o755},
-			{Kind: MountTmpfs, Target: "/tmp"},
+			{Kind: MountTmpfs, Target: "/run", Size: 64 << 20, Mode: 0o755, NoExec: true},
+			{Kind: MountTmpfs, Target: "/tmp", NoExec: true},
 		},
-		Env:     []string{"A=0", "B=two words", "C=1.27", "A=1", "FROM_ENV=yes"},
+		Env:     []string{"A=0", "B=two words", "C=1.27", "A=1", "FROM_ENV=yes", "NOT_SET"},
 		Command: []string{"nginx", "-g", "daemon off;"}, Entrypoint: []string{},
 		User: "1000", Workdir: "/srv", Hostname: "web.test", ReadOnly: true,
 		CapAdd: []string{"NET_RAW", "SYS_PTRACE"}, CapDrop: []string{"ALL"},
@@ -208,7 +209,7 @@ external = true
 		Name: "web2", Image: "busybox", Env: []string{"A=0", "B=two words", "N=1", "F=1.50", "B=true", "PASS=a$b $HOME"},
 		ExtraHosts: []Host{{"a", "::1"}, {"gw", HostGateway}}, Labels: map[string]string{"x": "y", "z": ""},
 		Ulimits: []Ulimit{{"nofile", 10, 10}}, Ready: &Ready{HTTP: ":80/health", Interval: 200 * time.Millisecond, Timeout: time.Minute},
-		Mounts: []Mount{{Kind: MountTmpfs, Target: "/t"}}, StopSignal: "SIGKILL", StopTimeout: &none,
+		Mounts: []Mount{{Kind: MountTmpfs, Target: "/t", NoExec: true}}, StopSignal: "SIGKILL", StopTimeout: &none,
 		Command: []string{"sh", "-c", "echo 1.27"},
 	}
 	if !reflect.DeepEqual(p.Apps[1], want2) {
@@ -344,5 +345,26 @@ func TestLoadOfManyFaults(t *testing.T) {
 	}
 	if faults, ok := err.(Errors); !ok || len(faults) != lines+1 {
 		t.Errorf("%d faults are told, want one for each line and one for the missing app", len(faults))
+	}
+}
+
+func TestLoadRefusesFolderThatNamesNoProject(t *testing.T) {
+	const app = "[app.web]\nimage = 'x'\n"
+	long := strings.Repeat("d", 62)
+	for folder, says := range map[string]string{"none": `called "none"`, long: "66 characters"} {
+		for text, bad := range map[string]bool{app: true, "name = 'fine'\n" + app: false} {
+			dir := filepath.Join(t.TempDir(), folder)
+			file := filepath.Join(dir, FileName)
+			if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := Load(file, LoadOptions{})
+			switch {
+			case !bad && err != nil:
+				t.Errorf("in folder %q, with a name in the file: %v", folder, err)
+			case bad && (err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "at the top of the file")):
+				t.Errorf("in folder %q: %v, want a word of %s", folder, err, says)
+			}
+		}
 	}
 }

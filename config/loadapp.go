@@ -97,8 +97,9 @@ func appKeys() []key[appPlaces] {
 			}, &a.app.StopSignal, str, integer)
 		}},
 		{"stop_timeout", func(d *decoder, n *node, a *appPlaces) {
-			t := time.Duration(-1)
-			if parsed(d, n, "stop_timeout", "a string or a number of seconds", ParseDuration, &t, str, integer, float); t >= 0 {
+			const none = math.MinInt64
+			t := time.Duration(none)
+			if parsed(d, n, "stop_timeout", "a string or a number of seconds", ParseStopTimeout, &t, str, integer, float); t != none {
 				a.app.StopTimeout = &t
 			}
 		}},
@@ -175,8 +176,8 @@ func ParseWorkdir(s string) (string, error) {
 	return path.Clean(s), nil
 }
 
-// ParsePlatform reads os/arch[/variant]; the system is linux, and an architecture alone means that one. amd64 and
-// arm64 are also known as x86_64 and aarch64.
+// ParsePlatform reads os/arch[/variant]; the system is linux, and an architecture alone means that one. Two words for
+// one thing become one: x86_64 is amd64, aarch64 is arm64, and so are amd64/v1 and arm64/v8, the least of their kind.
 func ParsePlatform(s string) (string, error) {
 	parts := strings.Split(strings.ToLower(s), "/")
 	if len(parts) == 1 {
@@ -184,7 +185,7 @@ func ParsePlatform(s string) (string, error) {
 	}
 	bad := len(parts) > 3
 	for _, p := range parts {
-		bad = bad || p == "" || strings.Trim(p, "abcdefghijklmnopqrstuvwxyz0123456789_") != ""
+		bad = bad || p == "" || strings.Trim(p, "abcdefghijklmnopqrstuvwxyz0123456789_-") != ""
 	}
 	if bad {
 		return "", fmt.Errorf("platform %q: want linux/architecture, such as linux/arm64", clip(s))
@@ -193,10 +194,15 @@ func ParsePlatform(s string) (string, error) {
 		return "", fmt.Errorf("platform %q: %s does not run here, only linux", clip(s), parts[0])
 	}
 	switch parts[1] {
-	case "x86_64":
+	case "x86_64", "x86-64":
 		parts[1] = "amd64"
 	case "aarch64":
 		parts[1] = "arm64"
+	case "i386", "i686", "x86":
+		parts[1] = "386"
+	}
+	if p := strings.Join(parts[1:], "/"); p == "amd64/v1" || p == "arm64/v8" {
+		parts = parts[:2]
 	}
 	return strings.Join(parts, "/"), nil
 }

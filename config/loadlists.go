@@ -99,10 +99,10 @@ func (d *decoder) dependsOn(n *node, a *appPlaces) {
 // env reads the environment.
 func (d *decoder) env(n *node, a *appPlaces) {
 	add := func(offset int, s string) {
-		entry, ok, err := ParseEnv(s, d.lookup)
+		entry, err := ParseEnv(s, d.lookup)
 		if err != nil {
 			d.fail(offset, "", "%v", err)
-		} else if ok {
+		} else {
 			a.app.Env = append(a.app.Env, entry)
 		}
 	}

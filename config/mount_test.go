@@ -121,9 +121,10 @@ func TestParseTmpfs(t *testing.T) {
 		want     Mount
 		says     string
 	}{
-		{name: "target alone", in: "/run", want: Mount{Kind: MountTmpfs, Target: "/run"}},
-		{name: "size and mode", in: "/run:size=64m,mode=1777", want: Mount{Kind: MountTmpfs, Target: "/run", Size: 64 << 20, Mode: 0o1777}},
+		{name: "target alone", in: "/run", want: Mount{Kind: MountTmpfs, Target: "/run", NoExec: true}},
+		{name: "size and mode", in: "/run:size=64m,mode=1777", want: Mount{Kind: MountTmpfs, Target: "/run", Size: 64 << 20, Mode: 0o1777, NoExec: true}},
 		{name: "docker's example", in: "/run:rw,noexec,nosuid,size=65536k", want: Mount{Kind: MountTmpfs, Target: "/run", Size: 64 << 20, NoExec: true}},
+		{name: "exec", in: "/run:exec", want: Mount{Kind: MountTmpfs, Target: "/run"}},
 		{name: "relative", in: "run", says: "not an absolute path"},
 		{name: "unknown option", in: "/run:uid=1", says: `unknown option "uid=1"`},
 		{name: "empty size", in: "/run:size=", says: "not a number of bytes"},

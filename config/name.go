@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -81,6 +82,12 @@ func validHost(s string, limit int) error {
 		}
 	}
 	return nil
+}
+
+// ReservedNetwork tells whether --network gives a name a meaning of its own, so that no network, and no project, which is
+// one, can be called so.
+func ReservedNetwork(name string) bool {
+	return slices.Contains([]string{"none", "host", "private", "bridge"}, name)
 }
 
 // DefaultName is the name of a project whose whisk.toml gives none: the last part of dir's path in lower case, with

@@ -8,7 +8,7 @@ import (
 )
 
 // ParseTmpfs reads a tmpfs as docker's --tmpfs does: a target, then after a colon size=, mode= (octal), ro or rw,
-// exec or noexec. nosuid and nodev change nothing: a tmpfs is both anyway.
+// exec or noexec. As docker's, it is noexec without a word of it; nosuid and nodev change nothing: a tmpfs is both anyway.
 func ParseTmpfs(s string) (Mount, error) {
 	m, err := parseTmpfs(s)
 	if err != nil {
@@ -22,7 +22,7 @@ func parseTmpfs(s string) (Mount, error) {
 		return Mount{}, errControl
 	}
 	target, options, hasOptions := strings.Cut(s, ":")
-	m := Mount{Kind: MountTmpfs}
+	m := Mount{Kind: MountTmpfs, NoExec: true}
 	var err error
 	if m.Target, err = mountTarget(target); err != nil || !hasOptions {
 		return m, err

@@ -64,6 +64,19 @@ func matches(want, offered ocispec.Platform) bool {
 	return want.OS == offered.OS && want.Architecture == offered.Architecture && (want.Variant == offered.Variant || offered.Variant == "")
 }
 
+// RunsOn tells whether an image is what a platform, written as PullOptions.Platform is, asks for. Empty asks for none.
+func (i *Image) RunsOn(platform string) (bool, error) {
+	if platform == "" {
+		return true, nil
+	}
+	want, err := parsePlatform(platform)
+	if err != nil {
+		return false, err
+	}
+	offered, err := parsePlatform(i.Platform)
+	return err == nil && matches(want, offered), nil // a config that names no platform is for none
+}
+
 // choose picks the manifest of an index for a platform: an exact match, else one that does not say its variant.
 func choose(index []ocispec.Descriptor, want ocispec.Platform) (ocispec.Descriptor, error) {
 	var fallback *ocispec.Descriptor

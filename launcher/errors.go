@@ -15,7 +15,13 @@ type Error struct {
 	Hint    string   `json:"hint,omitempty"`   // one line: what to type
 	Exit    int      `json:"exit"`             // ExitWhisk, ExitNotExecutable or ExitNotFound
 	Kind    string   `json:"kind,omitempty"`   // one of the Kind constants where a caller decides on it
-	Images  []string `json:"images,omitempty"` // KindImageMissing: the references to pull
+	Images  []Wanted `json:"images,omitempty"` // KindImageMissing: what to pull
+}
+
+// Wanted is an image that an app asks for.
+type Wanted struct {
+	Image    string `json:"image"`
+	Platform string `json:"platform,omitempty"` // empty: this machine's
 }
 
 // Kinds of errors that callers decide on.

@@ -71,7 +71,7 @@ func CreateNetwork(d Dirs, n Network) error {
 	if err := config.ValidName(n.Name); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
-	if slices.Contains([]string{"none", "host", "private", "bridge"}, n.Name) {
+	if config.ReservedNetwork(n.Name) {
 		return &Error{Message: fmt.Sprintf("network %q: --network gives that name a meaning of its own", n.Name), Hint: "choose another name", Exit: ExitWhisk}
 	}
 	unlock, err := lockNetworks(d)

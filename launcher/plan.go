@@ -130,14 +130,24 @@ func planMounts(asked []config.Mount, volumes []string) ([]config.Mount, error) 
 	return mounts, nil
 }
 
-// mergeEnv lays later entries over earlier ones of the same name, keeping the first one's place.
+// mergeEnv lays later entries over earlier ones of the same name, keeping the first one's place. A name alone takes those
+// before it away, as docker's -e does with one that is not set where it is typed.
 func mergeEnv(lists ...[]string) []string {
 	var out []string
 	at := map[string]int{}
 	for _, list := range lists {
 		for _, e := range list {
 			k, _, ok := strings.Cut(e, "=")
-			if !ok || k == "" {
+			if k == "" {
+				continue
+			}
+			if !ok {
+				out = slices.DeleteFunc(out, func(e string) bool { return strings.HasPrefix(e, k+"=") })
+				clear(at)
+				for i, e := range out {
+					name, _, _ := strings.Cut(e, "=")
+					at[name] = i
+				}
 				continue
 			}
 			if i, seen := at[k]; seen {

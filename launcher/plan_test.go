@@ -129,3 +129,10 @@ func TestCandidates(t *testing.T) {
 		}
 	}
 }
+
+func TestMergeEnvTakesAway(t *testing.T) {
+	got := mergeEnv([]string{"A=1", "B=2", "C=3"}, []string{"B", "C=4", "B2=5", "NOT_THERE"}, []string{"A", "A=6"})
+	if want := []string{"C=4", "B2=5", "A=6"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -84,6 +84,12 @@ func CreateVolume(d Dirs, name string, labels map[string]string) (*Volume, error
 	return v, err
 }
 
+// EnsureVolume makes an empty volume where there is none; one that is there keeps its labels.
+func EnsureVolume(d Dirs, name string, labels map[string]string) (*Volume, error) {
+	v, _, err := ensureVolume(d, name, labels, "")
+	return v, err
+}
+
 // ensureVolume makes a volume whole under another name and renames it, so that none is ever half made.
 func ensureVolume(d Dirs, name string, labels map[string]string, anonymous string) (*Volume, bool, error) {
 	if v, err := InspectVolume(d, name); err == nil {

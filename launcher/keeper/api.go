@@ -55,7 +55,7 @@ type DownRequest struct {
 	IDs []string `json:"ids,omitempty"` // empty: all
 	// Coming keeps those of IDs that are not there yet from ever starting: an up that is under way may be about to.
 	Coming bool `json:"coming,omitempty"`
-	// Timeout replaces each sandbox's own stop timeout; nil keeps it.
+	// Timeout replaces each sandbox's own stop timeout; nil keeps it, and a negative one never ends.
 	Timeout *time.Duration `json:"timeout,omitempty"`
 	Remove  bool           `json:"remove"`  // forget them afterwards
 	Volumes bool           `json:"volumes"` // and remove their anonymous volumes, which stay otherwise

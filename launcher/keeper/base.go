@@ -8,11 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/image"
 	"github.com/whisk-sandbox/whisk/launcher"
 )
@@ -44,15 +43,29 @@ func (s *server) base(ctx context.Context, spec *launcher.Spec, id string) (*lau
 		return nil, &launcher.Error{Message: fmt.Sprintf("image %q is here no more as sandbox %q was made from it", spec.App.Image, spec.Name), Hint: "whisk rm " + spec.Name + ", and make it anew", Exit: launcher.ExitWhisk}
 	}
 	if errors.As(err, &missing) {
-		return nil, &launcher.Error{Message: fmt.Sprintf("image %q is not here", spec.App.Image), Hint: "whisk pull " + spec.App.Image, Kind: launcher.KindImageMissing, Images: []string{spec.App.Image}, Exit: launcher.ExitWhisk}
+		return nil, imageMissing(&spec.App, fmt.Sprintf("image %q is not here", spec.App.Image))
 	}
 	if err != nil {
 		return nil, err
 	}
-	if want := spec.App.Platform; id == "" && want != "" && !strings.HasPrefix(img.Platform+"/", strings.TrimSuffix(want, "/")+"/") {
-		return nil, &launcher.Error{Message: fmt.Sprintf("image %q is here for %s and not for %s", spec.App.Image, img.Platform, want), Hint: "whisk pull --platform " + want + " " + spec.App.Image, Kind: launcher.KindImageMissing, Images: []string{spec.App.Image}, Exit: launcher.ExitWhisk}
+	fits, err := img.RunsOn(spec.App.Platform)
+	if err != nil {
+		return nil, err
+	}
+	if !fits && id == "" {
+		return nil, imageMissing(&spec.App, fmt.Sprintf("image %q is here for %s and not for %s", spec.App.Image, img.Platform, spec.App.Platform))
 	}
 	return &launcher.Base{Name: spec.App.Image, ID: img.ID, Digest: img.Digest.String(), Dir: img.Base, Layers: img.Layers, Config: img.Config}, nil
+}
+
+// imageMissing asks for an app's image to be pulled.
+func imageMissing(app *config.App, message string) error {
+	hint := "whisk pull "
+	if app.Platform != "" {
+		hint += "--platform " + app.Platform + " "
+	}
+	wanted := []launcher.Wanted{{Image: app.Image, Platform: app.Platform}}
+	return &launcher.Error{Message: message, Hint: hint + app.Image, Kind: launcher.KindImageMissing, Images: wanted, Exit: launcher.ExitWhisk}
 }
 
 func (s *server) openStore() (*image.Store, error) {
@@ -63,22 +76,21 @@ func (s *server) openStore() (*image.Store, error) {
 // pulled together.
 func (s *server) allImages(ctx context.Context, specs []launcher.Spec) (map[string]string, error) {
 	var all *launcher.Error
-	type named struct{ image, platform string }
-	seen, ids := map[named]string{}, map[string]string{}
+	seen, ids := map[launcher.Wanted]string{}, map[string]string{}
 	for i := range specs {
 		app := &specs[i].App
-		name := named{app.Image, app.Platform}
-		if id, ok := seen[name]; ok {
+		wanted := launcher.Wanted{Image: app.Image, Platform: app.Platform}
+		if id, ok := seen[wanted]; ok {
 			ids[app.Name] = id
 			continue
 		}
-		seen[name] = ""
+		seen[wanted] = ""
 		base, err := s.base(ctx, &specs[i], "")
 		var e *launcher.Error
 		if errors.As(err, &e) && e.Kind == launcher.KindImageMissing {
 			if all == nil {
 				all = e
-			} else if !slices.Contains(all.Images, app.Image) {
+			} else {
 				all.Images = append(all.Images, e.Images...)
 			}
 			continue
@@ -86,7 +98,7 @@ func (s *server) allImages(ctx context.Context, specs []launcher.Spec) (map[stri
 		if err != nil {
 			return nil, appError(app.Name, err)
 		}
-		seen[name], ids[app.Name] = base.ID, base.ID
+		seen[wanted], ids[app.Name] = base.ID, base.ID
 	}
 	if all != nil {
 		return nil, all

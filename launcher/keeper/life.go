@@ -112,24 +112,33 @@ func (m *managed) alone(sb *launcher.Sandbox) error {
 	if err := sb.Loopback(); err != nil {
 		return err
 	}
-	return sb.Names(m.extraHosts(netip.Addr{}), nil, "")
+	// 127.0.1.1 is where Debian's hosts(5) has the name of a machine without an address.
+	own := launcher.HostLine{Addr: "127.0.1.1", Names: []string{m.hostname()}}
+	return sb.Names(append([]launcher.HostLine{own}, m.extraHosts(netip.Addr{})...), nil, "")
 }
 
 // plug publishes the ports of a sandbox that has joined the network, and tells it its names.
 func (m *managed) plug(ctx context.Context, ep *slirp.Endpoint, sb *launcher.Sandbox) error {
-	app := &m.rec.App
 	if err := m.publishAll(ctx, ep); err != nil {
 		return err
 	}
-	hostname := cmp.Or(app.Hostname, app.Name, m.rec.Name)
 	gateway, _ := m.s.net.Gateway()
+	names := []string{m.hostname()}
+	if m.rec.Project == "" && m.rec.Name != names[0] {
+		names = append(names, m.rec.Name)
+	}
 	var hosts []launcher.HostLine
 	for _, a := range []netip.Addr{ep.IPv4(), ep.IPv6()} {
 		if a.IsValid() {
-			hosts = append(hosts, launcher.HostLine{Addr: a.String(), Names: []string{hostname}})
+			hosts = append(hosts, launcher.HostLine{Addr: a.String(), Names: names})
 		}
 	}
 	return sb.Names(append(hosts, m.extraHosts(gateway)...), []string{gateway.String()}, "")
+}
+
+// hostname is what the sandbox calls itself.
+func (m *managed) hostname() string {
+	return cmp.Or(m.rec.App.Hostname, m.rec.App.Name, m.rec.ID)
 }
 
 func (m *managed) extraHosts(gateway netip.Addr) []launcher.HostLine {

@@ -307,9 +307,13 @@ func (m *managed) stop(timeout *time.Duration) {
 	if sb != nil {
 		_ = sb.Signal(sig)
 	}
+	var late <-chan time.Time // never, for one that may take for ever
+	if wait >= 0 {
+		late = time.After(wait)
+	}
 	select {
 	case <-m.ended:
-	case <-time.After(wait):
+	case <-late:
 		m.kill()
 		<-m.ended
 	}
