@@ -237,10 +237,18 @@ func testEgressByName(t *testing.T, slow bool) {
 		// The other name of the same address, said to TLS or HTTP; and none.
 		refused(t, app, log, at(a, 443), hello("other.test"), a, "it is for other.test")
 		refused(t, app, log, at(a, 443), records(hello("other.test"), 20), a, "it is for other.test")
+		refused(t, app, log, at(a, 443), version(hello("other.test"), 3, 9), a, "it is for other.test")
+		refused(t, app, log, at(a, 443), version(records(hello("other.test"), 20), 9, 9), a, "it is for other.test")
+		refused(t, app, log, at(a, 443), append([]byte{21, 9, 9, 0, 2, 1, 0}, hello("other.test")...), a, "does not begin with a hello")
 		refused(t, app, log, at(a, 443), hello(""), a, "without a server name")
 		refused(t, app, log, at(a, 80), webRequest("other.test"), a, "it is for other.test")
 		refused(t, app, log, at(a, 5432), webRequest("other.test"), a, "it is for other.test")
+		for _, before := range []string{" ", "\t", "\x0b", "\x0c", "\x00", "\xa0"} {
+			refused(t, app, log, at(a, 80), append([]byte(before), webRequest("other.test")...), a, "malformed HTTP")
+		}
+		refused(t, app, log, at(a, 80), []byte("\tGET /x\r\n"), a, "HTTP/0.9")
 		refused(t, app, log, at(a, 80), []byte("GET http://other.test/ HTTP/1.1\r\nHost: allowed.test\r\n\r\n"), a, "it is for other.test")
+		refused(t, app, log, at(a, 80), []byte("GET\x00 / HTTP/1.1\r\nHost: other.test\r\n\r\n"), a, "malformed HTTP")
 		refused(t, app, log, at(a, 80), []byte("GET / HTTP/1.1\r\nHost: allowed.test\r\nHost: other.test\r\n\r\n"), a, "several Host")
 		refused(t, app, log, at(a, 80), []byte("GET / HTTP/1.1\r\nHost: other.test\r\n allowed.test\r\n\r\n"), a, "second line")
 	}
