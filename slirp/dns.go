@@ -104,16 +104,31 @@ func (s *nameServer) serve(w dns.ResponseWriter, q *dns.Msg) {
 			m = failure(q, dns.RcodeServerFailure)
 		}
 	}
-	if _, udp := w.LocalAddr().(*net.UDPAddr); udp {
-		size := plainUDP
+	_, udp := w.LocalAddr().(*net.UDPAddr)
+	b, err := packed(q, m, udp)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	if err != nil && s.ctx.Err() == nil {
+		s.log.Debug("name not answered", "err", err)
+	}
+}
+
+// packed writes an answer as its asker can take it. What a resolver has said and cannot be said again is a failure of its.
+func packed(q, m *dns.Msg, udp bool) ([]byte, error) {
+	size := dns.MaxMsgSize - 1 // RFC 7766 §8: its length is told in 16 bits
+	if udp {
+		size = plainUDP
 		if opt := q.IsEdns0(); opt != nil && int(opt.UDPSize()) > size {
 			size = int(opt.UDPSize())
 		}
-		m.Truncate(size)
 	}
-	if err := w.WriteMsg(m); err != nil && s.ctx.Err() == nil {
-		s.log.Debug("name not answered", "err", err)
+	m.Truncate(size)
+	b, err := m.Pack()
+	if err != nil || len(b) > size {
+		return failure(q, dns.RcodeServerFailure).Pack()
 	}
+	return b, nil
 }
 
 // asker is the sandbox that a question is from; nil if no sandbox has that address.
@@ -127,9 +142,8 @@ func (s *nameServer) asker(from net.Addr) *Endpoint {
 
 // ask asks the host's resolver for a sandbox, and remembers what the answer calls its addresses.
 func (s *nameServer) ask(q *dns.Msg, e *Endpoint) *dns.Msg {
-	list := e.egress.Mode == config.EgressList
 	out := q
-	if list {
+	if e.egress.Mode == config.EgressList {
 		out = plainQuestion(q)
 	}
 	m, err := s.resolver.ask(s.ctx, out)
@@ -137,7 +151,12 @@ func (s *nameServer) ask(q *dns.Msg, e *Endpoint) *dns.Msg {
 		s.log.Debug("name not resolved", "name", q.Question[0].Name, "err", err)
 		return failure(q, dns.RcodeServerFailure)
 	}
-	if list {
+	return s.take(q, m, e)
+}
+
+// take reads the resolver's answer m to a sandbox's question, and returns what the sandbox gets of it.
+func (s *nameServer) take(q, m *dns.Msg, e *Endpoint) *dns.Msg {
+	if e.egress.Mode == config.EgressList {
 		m = filterAnswer(q, m, func(a netip.Addr) bool { return answerable(e.egress.Rules, a, s.isHost) })
 	}
 	addrs, ttl := addressesOf(q, m)

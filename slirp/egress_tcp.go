@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,7 @@ func (t *tcpFlows) inspect(f *tcpFlow, p packet, app halfCloser, host *net.TCPCo
 //	app ◀───────────────────── host, at once: some servers speak first
 type inspection struct {
 	app     halfCloser
-	host    *net.TCPConn
+	host    hostHalf
 	allowed func(name string) bool
 
 	// Set when run returns:
@@ -60,6 +61,12 @@ type inspection struct {
 	err   error  // of either connection
 
 	sent, received int64 // bytes passed on
+}
+
+// hostHalf is a kernel's connection, whose state can be asked for.
+type hostHalf interface {
+	halfCloser
+	syscall.Conn
 }
 
 // run returns why the connection may not be, or "" after everything held has been sent to the host.
