@@ -22,6 +22,9 @@ const (
 	// maxForwarded bounds questions at the host's resolver. Each waits for resolverTotal at most.
 	maxForwarded = 256
 
+	// maxDNSConns bounds connections of TCP, each of which may ask many questions.
+	maxDNSConns = 256
+
 	// dnsIdle closes a TCP connection that asks nothing more (RFC 7766 §6.2.3 asks for a few seconds).
 	dnsIdle = 8 * time.Second
 
@@ -40,7 +43,8 @@ type nameServer struct {
 	flowlog  *flowLog
 
 	ctx     context.Context
-	busy    chan struct{}
+	asking  shares // questions at the host's resolver
+	conns   shares // connections of TCP
 	servers []*dns.Server
 	wg      sync.WaitGroup
 }
@@ -48,7 +52,8 @@ type nameServer struct {
 // listen opens the sockets. It runs on the router's thread.
 func (s *nameServer) listen(ctx context.Context) error {
 	s.ctx = ctx
-	s.busy = make(chan struct{}, maxForwarded)
+	s.asking = shares{limit: maxForwarded, share: maxForwarded / 4}
+	s.conns = shares{limit: maxDNSConns, share: maxDNSConns / 4}
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(w, q) })
 	for _, gw := range s.gateway {
 		at := net.JoinHostPort(gw.String(), "53")
@@ -63,7 +68,7 @@ func (s *nameServer) listen(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("serving DNS: %w", err)
 		}
-		s.servers = append(s.servers, &dns.Server{Listener: l, Handler: handler, IdleTimeout: func() time.Duration { return dnsIdle }})
+		s.servers = append(s.servers, &dns.Server{Listener: &sharedListener{l, &s.conns}, Handler: handler, IdleTimeout: func() time.Duration { return dnsIdle }})
 	}
 	return nil
 }
@@ -96,11 +101,10 @@ func (s *nameServer) serve(w dns.ResponseWriter, q *dns.Msg) {
 	e := s.asker(w.RemoteAddr())
 	m := s.answer(q, e)
 	if m == nil {
-		select {
-		case s.busy <- struct{}{}:
+		if s.asking.take(e.v4) {
 			m = s.ask(q, e)
-			<-s.busy
-		default:
+			s.asking.give(e.v4)
+		} else {
 			m = failure(q, dns.RcodeServerFailure)
 		}
 	}

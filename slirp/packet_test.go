@@ -98,6 +98,9 @@ func FuzzPacket(f *testing.F) {
 	f.Add(ping)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := parsePacket(b)
+		if err == errFragment || err == errProtocol {
+			checkAnswer(t, p, unreachablePacket(p, prohibited))
+		}
 		if err != nil {
 			return
 		}
