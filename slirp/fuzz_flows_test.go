@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -102,6 +103,8 @@ type scripted struct {
 	told  []byte
 	wakes chan struct{}
 	once  sync.Once
+	hangs chan struct{} // closed, and the connection with it, when it has been told a TLS hello
+	hung  sync.Once
 }
 
 func (s *scripted) Read(b []byte) (int, error) {
@@ -116,14 +119,21 @@ func (s *scripted) Read(b []byte) (int, error) {
 	if s.ends {
 		return 0, io.EOF
 	}
-	<-s.wakes
-	return 0, os.ErrDeadlineExceeded
+	select {
+	case <-s.wakes:
+		return 0, os.ErrDeadlineExceeded
+	case <-s.hangs:
+		return 0, unix.ECONNRESET
+	}
 }
 
 func (s *scripted) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.told = append(s.told, b...)
+	if sniff(s.told).hello > 0 && s.hangs != nil {
+		s.hung.Do(func() { close(s.hangs) })
+	}
 	return len(b), nil
 }
 
@@ -159,12 +169,18 @@ func FuzzInspection(f *testing.F) {
 		f.Add(b, []byte{1, 4, 50}, []byte("220 ready\r\n"))
 		f.Add(b, []byte{}, []byte{})
 	}
+	reply := append([]byte{22, 3, 3, 0, 38, 2, 0, 0, 34, 3, 3}, helloRetry[:]...)
+	f.Add(slices.Concat(hello, hello), []byte{200}, reply)
+	f.Add(slices.Concat(hello, []byte{20, 3, 3, 0, 1, 1}, clientHello(f, &tls.Config{ServerName: "b.example"})), []byte{}, reply)
+	reply = bytes.Clone(reply)
+	reply[20] ^= 1
+	f.Add(slices.Concat(hello, []byte{20, 3, 3, 0, 1, 1, 23, 3, 3, 0, 1, 9}), []byte{9}, reply)
 	f.Fuzz(func(t *testing.T, says, lengths, greeting []byte) {
 		app := &scripted{pieces: cutInto(bytes.Clone(says), lengths), ends: true, wakes: make(chan struct{})}
-		host := &scripted{pieces: cutInto(bytes.Clone(greeting), lengths), wakes: make(chan struct{})}
+		host := &scripted{pieces: cutInto(bytes.Clone(greeting), lengths), wakes: make(chan struct{}), hangs: make(chan struct{})}
 		look := &inspection{app: app, host: host, allowed: func(name string) bool { return name == "a.example" }}
 		why := look.run(t.Context())
-		if look.err != nil {
+		if look.err != nil && !errors.Is(look.err, unix.ECONNRESET) {
 			t.Fatalf("failed: %v", look.err)
 		}
 		if !bytes.HasPrefix(says, host.told) || int64(len(host.told)) != look.sent {
@@ -173,10 +189,15 @@ func FuzzInspection(f *testing.F) {
 		if got := append(bytes.Clone(app.told), look.rest...); !bytes.HasPrefix(greeting, got) || int64(len(app.told)) != look.received {
 			t.Fatalf("the app got %q of %q, %d bytes are counted", got, greeting, look.received)
 		}
+		if first := sniff(host.told); first.hello > 0 && first.hello < len(host.told) && look.reply.retry {
+			if second := sniffRetry(host.told[first.hello:]); second.stage != stageNamed || second.names[0] != "a.example" {
+				t.Errorf("the host reads a second hello at stage %d for %q", second.stage, second.names)
+			}
+		}
 		name, isTLS := serverReads(host.told)
 		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(bytes.TrimLeft(host.told, "\r\n"))))
 		switch {
-		case isTLS && (why != "" || canonical(name) != "a.example"):
+		case isTLS && (why != "" && !look.reply.retry || canonical(name) != "a.example"):
 			t.Errorf("the host reads a hello for %q, and why is %q", name, why)
 		case err == nil && (why != "" || canonical(withoutPort(r.Host)) != "a.example"):
 			t.Errorf("the host reads a request for %q, and why is %q", r.Host, why)

@@ -1,5 +1,10 @@
 package slirp
 
+import (
+	"bytes"
+	"crypto/sha256"
+)
+
 const (
 	// Record and handshake types of TLS, RFC 8446 §5.1 and §4.
 	recordChangeCipher = 20
@@ -7,6 +12,7 @@ const (
 	recordHandshake    = 22
 	recordData         = 23
 	typeClientHello    = 1
+	typeServerHello    = 2
 	alertWarning       = 1
 	extServerName      = 0 // RFC 6066 §3
 	nameTypeHost       = 0
@@ -101,6 +107,69 @@ func oddRecord(b []byte) stage {
 		return stageOther
 	}
 	return stageHeld
+}
+
+// sniffRetry reads the server's name out of the second hello of a connection, from the end of the first on. What a client may say
+// before it, a change of ciphers (RFC 8446 §D.4) and early data (§4.2.10), is passed over.
+func sniffRetry(b []byte) sniffed {
+	rest := b
+	for len(rest) >= 5 && (rest[0] == recordChangeCipher || rest[0] == recordData) {
+		n := 5 + int(rest[3])<<8 + int(rest[4])
+		rest = rest[min(n, len(rest)):]
+	}
+	s := sniffed{stage: stageHeld}
+	if len(rest) >= 5 {
+		s = sniffTLS(rest)
+	}
+	switch {
+	case s.stage == stageOther:
+		return bad(noHello)
+	case s.stage < stageNamed && len(b) >= maxSniff:
+		return bad("it says too much before it says again which host it is for")
+	}
+	return s
+}
+
+// helloRetry is what a server says in place of its random number when it asks for another hello, RFC 8446 §4.1.3.
+var helloRetry = sha256.Sum256([]byte("HelloRetryRequest"))
+
+// helloReply reads what a server says to a hello. The zero value has read nothing.
+type helloReply struct {
+	retry bool // it asks for another hello; valid once known
+
+	known  bool
+	record []byte // of the record at hand, its header and what has come
+	hello  []byte // what has come of the ServerHello
+}
+
+// read takes more of what the server says, and closes known when it is clear.
+func (r *helloReply) read(b []byte, known chan struct{}) {
+	const random = 4 + 2 // in a ServerHello
+	for ; len(b) > 0 && !r.known; b = b[1:] {
+		if r.record = append(r.record, b[0]); len(r.record) <= 5 {
+			if r.record[0] != recordHandshake && r.record[0] != recordAlert {
+				r.end(known)
+			}
+			continue
+		}
+		if r.record[0] == recordHandshake {
+			if r.hello = append(r.hello, b[0]); len(r.hello) == random+len(helloRetry) {
+				r.retry = r.hello[0] == typeServerHello && bytes.Equal(r.hello[random:], helloRetry[:])
+				r.end(known)
+			}
+		}
+		if len(r.record) == 5+int(r.record[3])<<8+int(r.record[4]) {
+			r.record = r.record[:0]
+		}
+	}
+}
+
+// end says that nothing more will be read. It may be called twice, by the same goroutine.
+func (r *helloReply) end(known chan struct{}) {
+	if !r.known {
+		r.known = true
+		close(known)
+	}
 }
 
 // noHello is why a connection that speaks TLS otherwise is refused.
