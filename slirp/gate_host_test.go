@@ -136,6 +136,23 @@ func (f *flowsOf) awaitDenied(t *testing.T, protocol, to, why string) {
 	}
 }
 
+// awaitName waits until it is told of that a name was denied.
+func (f *flowsOf) awaitName(t *testing.T, name string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		f.mu.Lock()
+		found := slices.ContainsFunc(f.all, func(fl Flow) bool { return fl.Denied && fl.Protocol == "dns" && fl.Name == name })
+		f.mu.Unlock()
+		if found {
+			return
+		}
+		if time.Now().After(end) {
+			t.Errorf("the name %s is not in the egress log as denied", name)
+			return
+		}
+	}
+}
+
 // TestWhatDoesNotLeaveIsRefused sends what is neither TCP, UDP nor a ping: it is answered, and logged.
 func TestWhatDoesNotLeaveIsRefused(t *testing.T) {
 	internet(t)

@@ -1,6 +1,7 @@
 package slirp
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -51,6 +52,8 @@ type verdict struct {
 	// byName says that only the name allows the flow, so that what a TCP connection's first bytes say of its server must be
 	// allowed too.
 	byName bool
+	// noQUIC says that QUIC, which hides its server's name, is not meant: the rule about the name does not say udp://.
+	noQUIC bool
 	// host says that a rule names this very address of the host's.
 	host bool
 }
@@ -164,14 +167,36 @@ func decideList(rules []config.EgressRule, f flow, dst netip.Addr, known []strin
 			switch {
 			case !r.Matches(name) || !r.Allows(protocol, port):
 			case protocol == "udp" && port == portQUIC && r.Protocol == "":
-				v.why = "QUIC hides which host it is for: a rule must say udp://"
+				v.why = hiddenByQUIC
+			case v.action == allow && r.Protocol == "": // by a rule before
 			default:
 				v.action, v.name, v.why, v.byName = allow, name, "", true
-				return v
+				if v.noQUIC = protocol == "udp" && r.Protocol == ""; !v.noQUIC {
+					return v
+				}
 			}
+		}
+		if v.action == allow {
+			return v
 		}
 	}
 	return v
+}
+
+// hiddenByQUIC is why a rule about a name does not open QUIC.
+const hiddenByQUIC = "QUIC hides which host it is for: a rule must say udp://"
+
+// isQUIC reports whether a datagram begins a connection of QUIC, versions 1 and 2 and the drafts that were spoken (RFC 8999
+// §5.1, RFC 9000 §17.2, RFC 9369 §3).
+func isQUIC(b []byte) bool {
+	if len(b) < 7 || b[0]&0xc0 != 0xc0 {
+		return false
+	}
+	switch v := binary.BigEndian.Uint32(b[1:]); {
+	case v == 1, v == 0x6b3343cf, v>>8 == 0xff0000:
+		return b[5] <= 20 // the length of a connection's id
+	}
+	return false
 }
 
 // coversAddr reports whether a rule is about this address. Link-local and metadata addresses are only covered by rules that

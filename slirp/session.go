@@ -15,6 +15,7 @@ type session struct {
 	used    atomic.Int64 // unix nanoseconds of the last packet either way
 	replied atomic.Bool
 	log     *openFlow // nil: of no interest
+	noQUIC  bool      // none may begin here; as it was made
 	alone   bool      // datagrams are sent one by one; the uplink's reader's
 }
 

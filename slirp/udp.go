@@ -62,12 +62,19 @@ func (u *udpFlows) datagram(p packet) {
 			return
 		}
 		s = newSession(c)
-		s.log = log
+		s.log, s.noQUIC = log, v.noQUIC
 		if !u.flows.put(p.flow, s) {
 			return
 		}
 		f := p.flow
 		u.gate.wg.Go(func() { u.receive(f, s) })
+	}
+	if s.noQUIC && isQUIC(p.transport[header.UDPMinimumSize:]) {
+		u.gate.answer(unreachablePacket(p, prohibited))
+		s.log.deny(hiddenByQUIC)
+		u.flush() // what came before
+		u.flows.end(p.flow, s)
+		return
 	}
 	if !u.next.add(s, p) {
 		u.flush()
