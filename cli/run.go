@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +49,9 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := c.networkPolicy(spec, user.Egress); err != nil {
+		return err
+	}
 	if err := c.guard(spec); err != nil {
 		return err
 	}
@@ -78,7 +80,7 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 	}
 	defer cid.close()
 	return c.withImages(ctx, r.Pull, func() error {
-		client, err := keeper.Open(ctx, c.dirs, spec.KeeperName(), m, networkEgress(spec))
+		client, err := keeper.Open(ctx, c.dirs, spec.KeeperName(), m, spec.NetworkPolicy())
 		if err != nil {
 			return err
 		}
@@ -202,10 +204,19 @@ func (c *call) pull(ctx context.Context, images []launcher.Wanted) error {
 // builtIn tells whether an image needs no store.
 func builtIn(ref string) bool { return ref == "host" || ref == "demo" }
 
-// networkEgress is the policy of the network that a sandbox joins; empty when it joins none.
-func networkEgress(s *launcher.Spec) string {
-	if s.Network == "none" {
-		return ""
+// networkPolicy says what the network lets out that a sandbox joins, if it comes into being with that: what the project says
+// whose network it is, else what the sandbox's flag says, else what the user says.
+func (c *call) networkPolicy(s *launcher.Spec, user string) error {
+	if s.Network == s.ID || s.Network == "none" {
+		return nil
 	}
-	return cmp.Or(s.App.Egress, s.Egress, string(config.EgressAll))
+	policy, err := launcher.ProjectPolicy(c.dirs, s.Network)
+	if err != nil {
+		return err
+	}
+	s.NetworkEgress = policy
+	if policy == "" && s.Egress == "" {
+		s.NetworkEgress = user
+	}
+	return nil
 }

@@ -33,7 +33,7 @@ func (c *call) start(ctx context.Context, r *launcher.Record) error {
 	if err != nil {
 		return err
 	}
-	client, err := keeper.Open(ctx, c.dirs, r.KeeperName(), m, networkEgress(&r.Spec))
+	client, err := keeper.Open(ctx, c.dirs, r.KeeperName(), m, r.NetworkPolicy())
 	if err != nil {
 		return err
 	}

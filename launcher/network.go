@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ import (
 type Network struct {
 	Version   int          `json:"version"`
 	Name      string       `json:"name"`
-	Egress    string       `json:"egress,omitempty"` // as config.ParseEgress reads it; empty: that of its first sandbox
+	Egress    string       `json:"egress,omitempty"` // as config.ParseEgress reads it; empty: see Spec.NetworkPolicy
 	Isolate   bool         `json:"isolate,omitempty"`
 	IPv4      netip.Prefix `json:"ipv4,omitzero"` // subnet; the zero Prefix: whisk chooses
 	IPv6      netip.Prefix `json:"ipv6,omitzero"`
@@ -46,6 +47,29 @@ func NetworkSettings(d Dirs, name string) (Network, error) {
 		return Network{}, &Error{Message: fmt.Sprintf("network %q was created by another version of whisk (record version %d)", name, n.Version), Hint: "whisk network rm " + name, Exit: ExitWhisk}
 	}
 	return n, nil
+}
+
+// NetworkPolicy is what a network lets out that comes into being with this sandbox, if nobody has described it; empty for a
+// sandbox that is on none. An app's own policy (App.Egress) is nobody else's.
+func (s *Spec) NetworkPolicy() string {
+	if s.Network == "none" {
+		return ""
+	}
+	return cmp.Or(s.NetworkEgress, s.Egress, string(config.EgressAll))
+}
+
+// ProjectPolicy is what a project's sandboxes say of its network; empty if there are none.
+func ProjectPolicy(d Dirs, project string) (string, error) {
+	records, err := Records(d)
+	if err != nil {
+		return "", err
+	}
+	for _, r := range slices.Backward(records) { // the latest
+		if r.Project == project && r.Network == project {
+			return r.Egress, nil
+		}
+	}
+	return "", nil
 }
 
 // Networks lists the networks that were created, by name. Records that cannot be read are left out.

@@ -20,8 +20,10 @@ type Spec struct {
 	// Network is the network's name; "none" for loopback only. Each network has one keeper.
 	Network string `json:"network"`
 	// Egress is what the sandbox may reach outside, as config.ParseEgress reads it, where App.Egress says nothing; empty: as
-	// the network says, whose policy is that of its first sandbox, or "all".
+	// the network says.
 	Egress string `json:"egress"`
+	// NetworkEgress is the network's policy if it comes into being with this sandbox, and is not described; empty: Egress.
+	NetworkEgress string `json:"network_egress,omitempty"`
 	// Isolate keeps the sandbox from others of its network, but for those that App.DependsOn and App.Links say of either.
 	Isolate bool `json:"isolate,omitempty"`
 	Remove  bool `json:"remove,omitempty"` // forget the sandbox when it has ended

@@ -22,6 +22,9 @@ const (
 	// maxForwarded bounds questions at the host's resolver. Each waits for resolverTotal at most.
 	maxForwarded = 256
 
+	// maxDNSConns bounds connections of TCP, each of which may ask many questions.
+	maxDNSConns = 256
+
 	// dnsIdle closes a TCP connection that asks nothing more (RFC 7766 §6.2.3 asks for a few seconds).
 	dnsIdle = 8 * time.Second
 
@@ -40,7 +43,8 @@ type nameServer struct {
 	flowlog  *flowLog
 
 	ctx     context.Context
-	busy    chan struct{}
+	asking  shares // questions at the host's resolver
+	conns   shares // connections of TCP
 	servers []*dns.Server
 	wg      sync.WaitGroup
 }
@@ -48,7 +52,8 @@ type nameServer struct {
 // listen opens the sockets. It runs on the router's thread.
 func (s *nameServer) listen(ctx context.Context) error {
 	s.ctx = ctx
-	s.busy = make(chan struct{}, maxForwarded)
+	s.asking = shares{limit: maxForwarded, share: maxForwarded / 4}
+	s.conns = shares{limit: maxDNSConns, share: maxDNSConns / 4}
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.serve(w, q) })
 	for _, gw := range s.gateway {
 		at := net.JoinHostPort(gw.String(), "53")
@@ -63,7 +68,7 @@ func (s *nameServer) listen(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("serving DNS: %w", err)
 		}
-		s.servers = append(s.servers, &dns.Server{Listener: l, Handler: handler, IdleTimeout: func() time.Duration { return dnsIdle }})
+		s.servers = append(s.servers, &dns.Server{Listener: &sharedListener{l, &s.conns}, Handler: handler, IdleTimeout: func() time.Duration { return dnsIdle }})
 	}
 	return nil
 }
@@ -96,24 +101,38 @@ func (s *nameServer) serve(w dns.ResponseWriter, q *dns.Msg) {
 	e := s.asker(w.RemoteAddr())
 	m := s.answer(q, e)
 	if m == nil {
-		select {
-		case s.busy <- struct{}{}:
+		if s.asking.take(e.v4) {
 			m = s.ask(q, e)
-			<-s.busy
-		default:
+			s.asking.give(e.v4)
+		} else {
 			m = failure(q, dns.RcodeServerFailure)
 		}
 	}
-	if _, udp := w.LocalAddr().(*net.UDPAddr); udp {
-		size := plainUDP
+	_, udp := w.LocalAddr().(*net.UDPAddr)
+	b, err := packed(q, m, udp)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	if err != nil && s.ctx.Err() == nil {
+		s.log.Debug("name not answered", "err", err)
+	}
+}
+
+// packed writes an answer as its asker can take it. What a resolver has said and cannot be said again is a failure of its.
+func packed(q, m *dns.Msg, udp bool) ([]byte, error) {
+	size := dns.MaxMsgSize - 1 // RFC 7766 §8: its length is told in 16 bits
+	if udp {
+		size = plainUDP
 		if opt := q.IsEdns0(); opt != nil && int(opt.UDPSize()) > size {
 			size = int(opt.UDPSize())
 		}
-		m.Truncate(size)
 	}
-	if err := w.WriteMsg(m); err != nil && s.ctx.Err() == nil {
-		s.log.Debug("name not answered", "err", err)
+	m.Truncate(size)
+	b, err := m.Pack()
+	if err != nil || len(b) > size {
+		return failure(q, dns.RcodeServerFailure).Pack()
 	}
+	return b, nil
 }
 
 // asker is the sandbox that a question is from; nil if no sandbox has that address.
@@ -127,9 +146,8 @@ func (s *nameServer) asker(from net.Addr) *Endpoint {
 
 // ask asks the host's resolver for a sandbox, and remembers what the answer calls its addresses.
 func (s *nameServer) ask(q *dns.Msg, e *Endpoint) *dns.Msg {
-	list := e.egress.Mode == config.EgressList
 	out := q
-	if list {
+	if e.egress.Mode == config.EgressList {
 		out = plainQuestion(q)
 	}
 	m, err := s.resolver.ask(s.ctx, out)
@@ -137,7 +155,12 @@ func (s *nameServer) ask(q *dns.Msg, e *Endpoint) *dns.Msg {
 		s.log.Debug("name not resolved", "name", q.Question[0].Name, "err", err)
 		return failure(q, dns.RcodeServerFailure)
 	}
-	if list {
+	return s.take(q, m, e)
+}
+
+// take reads the resolver's answer m to a sandbox's question, and returns what the sandbox gets of it.
+func (s *nameServer) take(q, m *dns.Msg, e *Endpoint) *dns.Msg {
+	if e.egress.Mode == config.EgressList {
 		m = filterAnswer(q, m, func(a netip.Addr) bool { return answerable(e.egress.Rules, a, s.isHost) })
 	}
 	addrs, ttl := addressesOf(q, m)

@@ -20,6 +20,9 @@ const (
 
 	// maxEchoFlows bounds descriptors: each running ping has a socket of the host's.
 	maxEchoFlows = 256
+
+	// maxEchoSource is one sandbox's share.
+	maxEchoSource = 64
 )
 
 // echoFlows are the pings that leave the network, one unprivileged ping socket of the host (icmp(7)) for each identifier
@@ -33,13 +36,14 @@ type echoFlows struct {
 
 func (e *echoFlows) init(g *gate) {
 	e.gate = g
-	e.flows = newSessions[flow](maxEchoFlows)
+	e.flows = newSessions(maxEchoFlows, maxEchoSource, flow.source)
 }
 
 func (e *echoFlows) request(p packet) {
 	s := e.flows.get(p.flow)
 	if s == nil {
-		if _, ok := e.gate.admit(p); !ok {
+		v, ok := e.gate.admit(p)
+		if !ok {
 			return
 		}
 		log := e.gate.flowlog.begin(p.flow)
@@ -47,6 +51,13 @@ func (e *echoFlows) request(p packet) {
 		if err != nil {
 			e.refuse(p, err)
 			log.fail(err)
+			log.end()
+			return
+		}
+		if !v.host && ownAddress(c, p.dst.Addr()) {
+			c.Close()
+			e.gate.answer(unreachablePacket(p, prohibited))
+			log.deny(becameHost)
 			log.end()
 			return
 		}

@@ -173,7 +173,7 @@ func addressOf(rr dns.RR) (netip.Addr, bool) {
 // about. Otherwise whoever answers for a name that is allowed could point it at the host or its LAN (DNS rebinding).
 func answerable(rules []config.EgressRule, a netip.Addr, isHost func(netip.Addr) bool) bool {
 	own := isHost(a)
-	if public(a) && !own {
+	if public(a) && !own && !isMetadata(embedded(a)) {
 		return true
 	}
 	for _, r := range rules {

@@ -103,6 +103,7 @@ func TestFilterAnswer(t *testing.T) {
 		{"a broken alias", "a.test", []string{"a.test. 60 CNAME b.test.", "c.test. 60 A 8.0.0.1"}, "NOERROR, CNAME b.test.", ""},
 		{"private addresses", "a.test", []string{"a.test. 60 A 127.0.0.1", "a.test. 60 A 192.168.1.1", "a.test. 60 A 8.0.0.1"}, "NOERROR, A 8.0.0.1", "8.0.0.1"},
 		{"an address that a rule is about", "a.test", []string{"a.test. 60 A 10.1.2.3"}, "NOERROR, A 10.1.2.3", "10.1.2.3"},
+		{"metadata at a public address", "a.test", []string{"a.test. 60 A 168.63.129.16"}, "NOERROR", ""},
 		{"metadata, which a wide rule is not about", "a.test", []string{"a.test. 60 A 169.254.169.254"}, "NOERROR", ""},
 		{"another class", "a.test", []string{"a.test. 60 CH A 8.0.0.1"}, "NOERROR", ""},
 	} {

@@ -14,7 +14,8 @@ import (
 )
 
 // hostPort forwards one port of the gateway's addresses, host.whisk.internal, to the same port of the host's loopback, for
-// the sandboxes that may use it. Others are reset, and UDP of theirs is not answered.
+// the sandboxes that may use it. Others are reset, and UDP of theirs is answered
+// "administratively prohibited".
 //
 //	sandbox ─▶ router: gateway:PORT ─▶ host: 127.0.0.1:PORT, else [::1]:PORT
 type hostPort struct {
@@ -36,6 +37,7 @@ const noHostPort = "this sandbox has no such host port"
 // hostUDP is a gateway's socket for UDP.
 type hostUDP struct {
 	*hostPort
+	raw     int // of the conn's family, for what is not answered by it
 	conn    *net.UDPConn
 	apps    *sessions[netip.AddrPort]
 	buffers datagrams
@@ -88,7 +90,7 @@ func (n *Network) leaveHostPortsLocked(e *Endpoint) {
 		unused := len(h.users) == 0
 		h.mu.Unlock()
 		for _, u := range h.udp {
-			u.apps.endWhere(func(from netip.AddrPort) bool { return from.Addr() == e.v4 || from.Addr() == e.v6 })
+			u.apps.endWhere(func(from netip.AddrPort) bool { return from.Addr() == e.v4 || from.Addr() == e.v6 }, "")
 		}
 		if unused {
 			delete(n.hostPorts, port)
@@ -115,7 +117,12 @@ func (n *Network) listenHostPort(port uint16) (*hostPort, error) {
 			if err != nil {
 				return err
 			}
-			h.udp = append(h.udp, &hostUDP{hostPort: h, conn: c.(*net.UDPConn), apps: newSessions[netip.AddrPort](maxClients)})
+			raw, err := rawSocket(gw)
+			if err != nil {
+				c.Close()
+				return err
+			}
+			h.udp = append(h.udp, &hostUDP{hostPort: h, raw: raw, conn: c.(*net.UDPConn), apps: newSessions(maxClients, maxClients/4, netip.AddrPort.Addr)})
 		}
 		return nil
 	})
@@ -142,6 +149,9 @@ func (h *hostPort) close() {
 		u.apps.close()
 	}
 	h.wg.Wait()
+	for _, u := range h.udp {
+		unix.Close(u.raw)
+	}
 }
 
 // user is the life of a sandbox that may use the port; nil if the address is not one of such a sandbox's.
@@ -221,6 +231,7 @@ func (u *hostUDP) forward(from netip.AddrPort, b []byte) {
 		if u.user(from.Addr()) == nil {
 			u.network.flowlog.denied(f, noHostPort)
 			u.network.log.Debug("egress denied", "protocol", "udp", "from", from, "name", hostName, "why", noHostPort, "port", u.port)
+			u.prohibit(f)
 			return
 		}
 		c, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(u.port)}) // does not wait
@@ -241,6 +252,41 @@ func (u *hostUDP) forward(from netip.AddrPort, b []byte) {
 		s.log.fail(err)
 		u.network.log.Debug("datagram for host port not delivered", "port", u.port, "err", err)
 	}
+}
+
+// prohibit answers a sandbox's datagram as the gate does, from the address that it was sent to. The datagram is gone; its
+// headers are enough for the app's kernel to find the socket.
+func (u *hostUDP) prohibit(f flow) {
+	if !u.network.names.has(f.src.Addr()) {
+		return
+	}
+	p, err := parsePacket(udpPacket(f.src, f.dst, nil))
+	if err == nil {
+		err = sendFrom(u.raw, unreachablePacket(p, prohibited), f.src.Addr())
+	}
+	if err != nil {
+		u.network.log.Debug("datagram for host port not answered", "port", u.port, "err", err)
+	}
+}
+
+// rawSocket sends whole packets, ip(7) and ipv6(7), from the calling thread's namespace.
+func rawSocket(a netip.Addr) (int, error) {
+	family := unix.AF_INET6
+	if a.Is4() {
+		family = unix.AF_INET
+	}
+	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW)
+	if err != nil {
+		return -1, fmt.Errorf("opening a raw socket: %w", err)
+	}
+	return fd, nil
+}
+
+func sendFrom(fd int, ip []byte, to netip.Addr) error {
+	if to.Is4() {
+		return unix.Sendto(fd, ip, 0, &unix.SockaddrInet4{Addr: to.As4()})
+	}
+	return unix.Sendto(fd, ip, 0, &unix.SockaddrInet6{Addr: to.As16()})
 }
 
 // receive carries the host's answers to an app.

@@ -59,9 +59,8 @@ func TestHostPorts(t *testing.T) {
 		}
 		u := other.mustDial("udp", at(gw, port))
 		_, _ = u.Write([]byte("x"))
-		_ = u.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		if m, err := u.Read(make([]byte, 1)); err == nil {
-			t.Errorf("a sandbox without host ports got %d bytes over UDP", m)
+		if m, err := u.Read(make([]byte, 1)); !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.EACCES) {
+			t.Errorf("a sandbox without host ports got %d bytes over UDP, %v; want it prohibited", m, err)
 		}
 	}
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,7 @@ func (t *tcpFlows) inspect(f *tcpFlow, p packet, app halfCloser, host *net.TCPCo
 //	app ◀───────────────────── host, at once: some servers speak first
 type inspection struct {
 	app     halfCloser
-	host    *net.TCPConn
+	host    hostHalf
 	allowed func(name string) bool
 
 	// Set when run returns:
@@ -60,6 +61,16 @@ type inspection struct {
 	err   error  // of either connection
 
 	sent, received int64 // bytes passed on
+
+	broken  func() // resets both
+	reply   helloReply
+	replied chan struct{} // closed when reply is known, or will not be
+}
+
+// hostHalf is a kernel's connection, whose state can be asked for.
+type hostHalf interface {
+	halfCloser
+	syscall.Conn
 }
 
 // run returns why the connection may not be, or "" after everything held has been sent to the host.
@@ -68,10 +79,12 @@ func (i *inspection) run(ctx context.Context) (why string) {
 		reset(i.app)
 		reset(i.host)
 	})
+	i.broken, i.replied = broken, make(chan struct{})
 	stop := context.AfterFunc(ctx, broken)
 	var answers sync.WaitGroup
 	var failed error
 	answers.Go(func() {
+		defer i.reply.end(i.replied)
 		if failed = i.answer(); failed != nil {
 			broken() // wakes up the other direction
 		}
@@ -112,12 +125,17 @@ func (i *inspection) hold() (why string, held []byte, err error) {
 		case stageOther:
 			return "", held[sent:], nil
 		case stageNamed:
-			for _, name := range s.names {
-				if !i.allowed(name) {
-					return fmt.Sprintf("it is for %s, which no rule allows", name), nil, nil
-				}
+			switch why := i.denied(s.names); {
+			case why != "":
+				return why, nil, nil
+			case s.hello == 0:
+				return "", held[sent:], nil
 			}
-			return "", held[sent:], nil
+			if _, err := i.host.Write(held[sent:s.hello]); err != nil {
+				return "", nil, err
+			}
+			i.sent += int64(s.hello - sent)
+			return i.holdRetry(held[s.hello:])
 		case stageHeld:
 			if ended {
 				return "it ends before it says which host it is for", nil, nil
@@ -135,12 +153,58 @@ func (i *inspection) hold() (why string, held []byte, err error) {
 	}
 }
 
+// denied is why a server may not be spoken to that goes by these names; "" if it may.
+func (i *inspection) denied(names []string) string {
+	for _, name := range names {
+		if !i.allowed(name) {
+			return fmt.Sprintf("it is for %s, which no rule allows", name)
+		}
+	}
+	return ""
+}
+
+// holdRetry waits for the server's answer to a TLS hello. If it asks for another (RFC 8446 §4.1.4), that must be for a name that
+// is allowed, too: OpenSSL, for one, goes by the second.
+func (i *inspection) holdRetry(held []byte) (why string, _ []byte, err error) {
+	over := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		if failed(i.app, over) {
+			i.broken() // nobody reads from it meanwhile
+		}
+	})
+	<-i.replied
+	close(over)
+	watch.Wait()
+	if !i.reply.retry {
+		return "", held, nil
+	}
+	for {
+		switch s := sniffRetry(held); s.stage {
+		case stageBad:
+			return s.why, nil, nil
+		case stageNamed:
+			return i.denied(s.names), held, nil
+		}
+		held = slices.Grow(held, 4<<10)
+		n, err := i.app.Read(held[len(held):cap(held)])
+		held = held[:len(held)+n]
+		switch {
+		case n == 0 && errors.Is(err, io.EOF):
+			return "it ends before it says again which host it is for", nil, nil
+		case err != nil && !errors.Is(err, io.EOF):
+			return "", nil, err
+		}
+	}
+}
+
 // answer carries what the host says to the app, until the host's read deadline ends it.
 func (i *inspection) answer() error {
 	b := make([]byte, 16<<10)
 	for {
 		n, err := i.host.Read(b)
 		if n > 0 {
+			i.reply.read(b[:n], i.replied)
 			m, werr := i.app.Write(b[:n])
 			i.received += int64(m)
 			// The user-mode stack's deadline is not os.ErrDeadlineExceeded.

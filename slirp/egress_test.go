@@ -27,6 +27,10 @@ const (
 	sharedV4, sharedV6 = "8.0.0.1", "2600::1" // allowed.test and other.test
 	otherV4            = "8.0.0.2"
 	wildV4             = "8.0.0.4"
+
+	// Where clouds answer about machines and their accounts.
+	azureV4    = "168.63.129.16"
+	metadataV6 = "fd00:ec2::254"
 )
 
 var publicAddresses = sync.OnceValue(func() error {
@@ -36,7 +40,7 @@ var publicAddresses = sync.OnceValue(func() error {
 	}
 	ns := &namespace{fd: fd}
 	return ns.do(func() error {
-		return setUp("lo", sharedV4+"/32", otherV4+"/32", wildV4+"/32", "169.254.169.254/32", "10.99.0.1/32", sharedV6+"/128")
+		return setUp("lo", sharedV4+"/32", otherV4+"/32", wildV4+"/32", "169.254.169.254/32", azureV4+"/32", "10.99.0.1/32", sharedV6+"/128", metadataV6+"/128")
 	})
 })
 
@@ -112,6 +116,14 @@ func serveZone(t *testing.T) (*zone, string) {
 type denials struct {
 	mu   sync.Mutex
 	text bytes.Buffer
+
+	flows flowsOf // what the user's log is told
+}
+
+// inEgressLog asserts that the user's log tells of a denial.
+func (d *denials) inEgressLog(t *testing.T, protocol, to string) {
+	t.Helper()
+	d.flows.awaitDenied(t, protocol, to, "")
 }
 
 func (d *denials) Write(b []byte) (int, error) {
@@ -142,6 +154,7 @@ func restricted(t *testing.T, egress, conf string, slow bool) (*namespace, *Netw
 	log := &denials{}
 	n := newNetwork(t, func(c *Config) {
 		c.ResolvConf, c.NoFastPath = conf, slow
+		c.OnFlow = log.flows.take
 		c.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
 	t.Cleanup(func() {
@@ -174,6 +187,7 @@ func refused(t *testing.T, ns *namespace, log *denials, addr string, say []byte,
 	if len(log.about(words...)) == 0 {
 		t.Errorf("connection to %s saying %.40q: nothing is logged about %q", addr, say, words)
 	}
+	log.inEgressLog(t, "tcp", addr)
 }
 
 // prohibitedUDP asserts that a datagram is answered administratively prohibited.
@@ -188,6 +202,7 @@ func prohibitedUDP(t *testing.T, ns *namespace, log *denials, addr string, words
 	if len(log.about(words...)) == 0 {
 		t.Errorf("datagram to %s: nothing is logged about %q", addr, words)
 	}
+	log.inEgressLog(t, "udp", addr)
 }
 
 func webRequest(host string) []byte {
@@ -208,8 +223,10 @@ func testEgressByName(t *testing.T, slow bool) {
 			inet.echoTCP("tcp", at(a, port))
 		}
 	}
-	for _, port := range []int{443, 5000} {
-		inet.echoUDP("udp", at(sharedV4, port))
+	for _, a := range []string{sharedV4, sharedV6} {
+		for _, port := range []int{443, 5000} {
+			inet.echoUDP("udp", at(a, port))
+		}
 	}
 	app, n, log := restricted(t, "allowed.test,denied.test:1", conf, slow)
 	hello := func(name string) []byte {
@@ -237,10 +254,18 @@ func testEgressByName(t *testing.T, slow bool) {
 		// The other name of the same address, said to TLS or HTTP; and none.
 		refused(t, app, log, at(a, 443), hello("other.test"), a, "it is for other.test")
 		refused(t, app, log, at(a, 443), records(hello("other.test"), 20), a, "it is for other.test")
+		refused(t, app, log, at(a, 443), version(hello("other.test"), 3, 9), a, "it is for other.test")
+		refused(t, app, log, at(a, 443), version(records(hello("other.test"), 20), 9, 9), a, "it is for other.test")
+		refused(t, app, log, at(a, 443), append([]byte{21, 9, 9, 0, 2, 1, 0}, hello("other.test")...), a, "does not begin with a hello")
 		refused(t, app, log, at(a, 443), hello(""), a, "without a server name")
 		refused(t, app, log, at(a, 80), webRequest("other.test"), a, "it is for other.test")
 		refused(t, app, log, at(a, 5432), webRequest("other.test"), a, "it is for other.test")
+		for _, before := range []string{" ", "\t", "\x0b", "\x0c", "\x00", "\xa0"} {
+			refused(t, app, log, at(a, 80), append([]byte(before), webRequest("other.test")...), a, "malformed HTTP")
+		}
+		refused(t, app, log, at(a, 80), []byte("\tGET /x\r\n"), a, "HTTP/0.9")
 		refused(t, app, log, at(a, 80), []byte("GET http://other.test/ HTTP/1.1\r\nHost: allowed.test\r\n\r\n"), a, "it is for other.test")
+		refused(t, app, log, at(a, 80), []byte("GET\x00 / HTTP/1.1\r\nHost: other.test\r\n\r\n"), a, "malformed HTTP")
 		refused(t, app, log, at(a, 80), []byte("GET / HTTP/1.1\r\nHost: allowed.test\r\nHost: other.test\r\n\r\n"), a, "several Host")
 		refused(t, app, log, at(a, 80), []byte("GET / HTTP/1.1\r\nHost: other.test\r\n allowed.test\r\n\r\n"), a, "second line")
 	}
@@ -252,18 +277,31 @@ func testEgressByName(t *testing.T, slow bool) {
 	}
 
 	// UDP goes by the name alone, so QUIC does not.
-	u := app.mustDial("udp", at(sharedV4, 5000))
-	roundTrip(t, u, []byte("x"))
-	prohibitedUDP(t, app, log, at(sharedV4, 443), "udp", "QUIC")
+	for _, a := range []string{sharedV4, sharedV6} {
+		u := app.mustDial("udp", at(a, 5000))
+		roundTrip(t, u, []byte("x"))
+		prohibitedUDP(t, app, log, at(a, 443), "udp", "QUIC")
+
+		// Nor does it on another port, though other datagrams come first.
+		if _, err := u.Write(append([]byte{0xc3, 0, 0, 0, 1, 8}, make([]byte, 1200)...)); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := u.Read(make([]byte, 1)); !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.EACCES) {
+			t.Errorf("QUIC to %s port 5000: %d bytes, %v; want it prohibited", a, m, err)
+		}
+		log.flows.awaitDenied(t, "udp", at(a, 5000), hiddenByQUIC)
+	}
 	prohibitedUDP(t, app, log, at(otherV4, 5000), "udp", otherV4)
 }
 
 func TestEgressUDPByNameWhenAskedFor(t *testing.T) {
 	_, conf := serveZone(t)
 	internet(t).echoUDP("udp", at(sharedV4, 443))
-	app, n, log := restricted(t, "udp://allowed.test:443", conf, false)
+	app, n, log := restricted(t, "allowed.test:443,udp://allowed.test:443", conf, false)
 	_ = ask(t, app, n, "udp4", "allowed.test", dns.TypeA)
-	roundTrip(t, app.mustDial("udp", at(sharedV4, 443)), []byte("x"))
+	roundTrip(t, app.mustDial("udp", at(sharedV4, 443)), append([]byte{0xc3, 0, 0, 0, 1, 8}, make([]byte, 1200)...))
+	app, n, log = restricted(t, "udp://allowed.test:443", conf, false)
+	_ = ask(t, app, n, "udp4", "allowed.test", dns.TypeA)
 	refused(t, app, log, at(sharedV4, 443), nil, "tcp", sharedV4)
 }
 
@@ -415,6 +453,9 @@ func TestEgressNamesAreNoWayOut(t *testing.T) {
 			}
 		}
 	}
+	for _, name := range []string{"secret-data.evil.test", "sub.allowed.test", "other.test", "wild.test", long + "." + long + "." + long + ".evil.test"} {
+		log.flows.awaitName(t, name)
+	}
 	if len(log.about("secret-data.evil.test")) == 0 || len(log.about("more than 63 bytes")) == 0 {
 		t.Error("names that were denied are not in the log")
 	}
@@ -470,34 +511,78 @@ func TestEgressDenialsOfNamesAreExplained(t *testing.T) {
 	}
 }
 
-// hostSpellings are the addresses that the host answers on, with the ways to write them that an app may try.
-var hostSpellings = []string{"127.1", "127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", hostV4, hostV6, "::ffff:" + hostV4, "198.51.100.255"}
+// hostSpellings are the addresses that the host answers on, with the ways to write them that an app may try. 127.1 is
+// 127.0.0.1 for programs that read addresses with inet_aton(3); testdata/scripts/egress.txtar has one.
+var hostSpellings = []string{"127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", hostV4, hostV6, "::ffff:" + hostV4, "198.51.100.255"}
 
+// TestEgressNeverReachesTheHost goes for the host's addresses and the cloud's, however they are spelled, in ways that a
+// sandbox has: its sockets, and packets of its own making, which are given to the gate where a kernel between would drop them.
 func TestEgressNeverReachesTheHost(t *testing.T) {
 	_, conf := serveZone(t)
-	internet(t).echoTCP("tcp", at("169.254.169.254", 80))
+	inet := internet(t)
 	host := &namespace{t, mustHostNS(t)}
 	port := portOf(host.echoTCP("tcp", "[::]:0"))
-	for _, egress := range []string{"all", "internet", "none", "allowed.test", "0.0.0.0/0,::/0", "rebind.test,rebind6.test"} {
-		t.Run(egress, func(t *testing.T) {
-			app, n, log := restricted(t, egress, conf, false)
-			_ = ask(t, app, n, "udp4", "rebind.test", dns.TypeA)
-			_ = ask(t, app, n, "udp4", "rebind6.test", dns.TypeAAAA)
-			for _, a := range append(hostSpellings, "169.254.169.254", "fd00:ec2::254") {
-				p := port
-				if strings.HasPrefix(a, "169.254") {
-					p = 80
+	heard := host.listenPacket("udp", at("::", port))
+	clouds := []string{"169.254.169.254", azureV4, metadataV6}
+	for _, a := range clouds {
+		inet.echoTCP("tcp", at(a, port))
+	}
+	// Without a wall between, all of them answer.
+	for _, a := range append(slices.Clone(hostSpellings), clouds...) {
+		if a == "198.51.100.255" {
+			continue // the broadcast address
+		}
+		roundTrip(t, host.mustDial("tcp", at(a, port)), []byte("control"))
+	}
+	for _, slow := range []bool{false, true} {
+		for _, egress := range []string{"all", "internet", "none", "allowed.test", "0.0.0.0/0,::/0", "rebind.test,rebind6.test"} {
+			t.Run(fmt.Sprintf("%s, slow %v", egress, slow), func(t *testing.T) {
+				app, n, log := restricted(t, egress, conf, slow)
+				e := n.names.byName["app"][0]
+				_ = ask(t, app, n, "udp4", "rebind.test", dns.TypeA)
+				_ = ask(t, app, n, "udp4", "rebind6.test", dns.TypeAAAA)
+				for _, a := range append(slices.Clone(hostSpellings), clouds...) {
+					c, err := app.dial("tcp", at(a, port))
+					if err == nil {
+						c.Close()
+						t.Errorf("reached the host or metadata at %s", a)
+					}
 				}
-				c, err := app.dial("tcp", at(a, p))
-				if err == nil {
-					c.Close()
-					t.Errorf("reached the host or metadata at %s", a)
+				for _, a := range append([]string{hostV4, hostV6}, clouds...) {
+					refused(t, app, log, at(a, port), nil, a, "denied")
+					prohibitedUDP(t, app, log, at(a, port), a, "denied")
 				}
-			}
-			for _, a := range []string{hostV4, hostV6, "169.254.169.254"} {
-				refused(t, app, log, at(a, 80), nil, a, "denied")
-			}
-		})
+				for _, s := range []string{"127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "::ffff:0.0.0.0", hostV4, hostV6, "::ffff:" + hostV4, "198.51.100.255"} {
+					a := netip.MustParseAddr(s)
+					src, via := e.v4, netip.MustParseAddr(inetV4)
+					if a.Is6() {
+						src, via = e.v6, netip.MustParseAddr(inetV6)
+					}
+					from, to := netip.AddrPortFrom(src, 4000), netip.AddrPortFrom(a, uint16(port))
+					for _, b := range [][]byte{udpPacket(from, to, []byte("raw")), synPacket(from, to)} {
+						app.sendRaw(b, via)
+						p, err := parsePacket(b)
+						if err != nil {
+							t.Fatal(err)
+						}
+						n.gate.handle(p)
+						n.gate.udp.flush()
+						log.inEgressLog(t, p.protocol(), to.String())
+					}
+				}
+				_ = heard.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+				if m, from, err := heard.ReadFrom(make([]byte, 16)); err == nil {
+					t.Errorf("the host heard %d bytes from %s", m, from)
+				}
+			})
+		}
+	}
+	if _, err := host.mustDial("udp", at(hostV4, port)).Write([]byte("control")); err != nil {
+		t.Fatal(err)
+	}
+	_ = heard.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, _, err := heard.ReadFrom(make([]byte, 16)); err != nil {
+		t.Errorf("the host does not hear itself (%v), so this test shows nothing", err)
 	}
 }
 

@@ -18,7 +18,7 @@ type Flow struct {
 	Began    time.Time
 	Ended    time.Time
 	App      string         // the sandbox's name on this network
-	Protocol string         // "tcp", "udp" or "icmp"; "dns": a name that it was kept from asking for; empty in a sum of several
+	Protocol string         // "tcp", "udp", "icmp"; what is not carried: "sctp", "gre", "ip-N"; "dns": a name that it was kept from asking for; empty in a sum of several
 	Source   netip.AddrPort // the sandbox's address; a ping's identifier stands for the port
 	To       netip.AddrPort // the zero AddrPort for a name, and in a sum of several; a ping's port is 0
 	Name     string         // what the sandbox knows To as, from its own DNS; empty: it used the address
@@ -74,13 +74,7 @@ func (l *flowLog) begin(f flow) *openFlow {
 }
 
 func (l *flowLog) describe(f flow) Flow {
-	d := Flow{Began: time.Now(), Protocol: "icmp", Source: f.src, To: f.dst, Count: 1}
-	switch f.proto {
-	case protoTCP:
-		d.Protocol = "tcp"
-	case protoUDP:
-		d.Protocol = "udp"
-	}
+	d := Flow{Began: time.Now(), Protocol: f.protocol(), Source: f.src, To: f.dst, Count: 1}
 	if e := l.net.names.endpoint(f.src.Addr()); e != nil {
 		d.App = e.name
 		if names := e.known.names(d.Began, f.dst.Addr()); len(names) > 0 {

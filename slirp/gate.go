@@ -29,6 +29,8 @@ type gate struct {
 	udp  udpFlows
 	echo echoFlows
 	wg   sync.WaitGroup // every goroutine of a flow
+
+	watch sync.Once // begins with the first flow
 }
 
 func newGate(ctx context.Context, log *slog.Logger, up *uplink, names *names, subnets [2]netip.Prefix, isHost func(netip.Addr) bool, tr *transparent, lo *loops) *gate {
@@ -56,8 +58,12 @@ func (g *gate) run() {
 			return
 		}
 		for i := range n {
-			if p, err := parsePacket(b.packet(i)); err == nil { // else there is nothing that could be answered
+			switch p, err := parsePacket(b.packet(i)); err {
+			case nil:
 				g.handle(p)
+			case errFragment, errProtocol:
+				g.uncarried(p, err)
+			default: // there is nothing that could be answered
 			}
 		}
 		g.udp.flush()
@@ -80,12 +86,29 @@ func (g *gate) handle(p packet) {
 	}
 }
 
+// uncarried refuses what is of a kind that does not leave.
+func (g *gate) uncarried(p packet, err error) {
+	e := g.names.endpoint(p.src.Addr())
+	dst := p.dst.Addr()
+	if e == nil || dst.IsMulticast() || dst == netip.AddrFrom4([4]byte{255, 255, 255, 255}) || !p.mayBeAnswered() {
+		return
+	}
+	why := "only TCP, UDP and ping leave"
+	if err == errFragment {
+		why = "fragments do not leave"
+	}
+	g.log.Debug("egress denied", "app", e.name, "protocol", p.protocol(), "from", p.src, "to", p.dst, "why", why)
+	g.flowlog.denied(p.flow, why)
+	g.answer(unreachablePacket(p, prohibited))
+}
+
 // admit asks the policy of the sandbox about a flow's first packet and answers it if the flow may not be.
 func (g *gate) admit(p packet) (verdict, bool) {
 	e := g.names.endpoint(p.src.Addr())
 	if e == nil {
 		return verdict{action: drop, why: "no sandbox has this source"}, false
 	}
+	g.watch.Do(g.watchHost)
 	now := time.Now()
 	v := decide(e.egress, g.subnets, p.flow, e.known.names(now, p.dst.Addr()), g.isHost)
 	switch v.action {
@@ -121,8 +144,8 @@ func (g *gate) endSource(addrs ...netip.Addr) {
 	for _, a := range addrs {
 		ours := func(f flow) bool { return f.src.Addr() == a }
 		g.tcp.end(a)
-		g.udp.flows.endWhere(ours)
-		g.echo.flows.endWhere(ours)
+		g.udp.flows.endWhere(ours, "")
+		g.echo.flows.endWhere(ours, "")
 	}
 }
 

@@ -103,6 +103,9 @@ func (n *names) lookup(name string, asker *Endpoint) (v4, v6 []netip.Addr, ok bo
 	return v4, v6, len(found) > 0
 }
 
+// has reports whether a sandbox has an address.
+func (n *names) has(a netip.Addr) bool { return n.endpoint(a) != nil }
+
 // endpoint finds the sandbox that has an address; nil if none has.
 func (n *names) endpoint(a netip.Addr) *Endpoint {
 	n.mu.RLock()

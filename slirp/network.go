@@ -150,19 +150,34 @@ func (n *Network) open() (err error) {
 }
 
 // isHost asks the kernel whether it would deliver to an address here. That knows what no list of addresses does: local
-// routes, broadcast addresses, and the address that came a moment ago. An address without a route is not the host's.
+// routes, broadcast addresses, and the address that came a moment ago.
 func (n *Network) isHost(a netip.Addr) bool {
 	routes, err := n.host.RouteGet(net.IP(a.AsSlice()))
-	if err != nil {
-		return false
+	own, known := routedHere(routes, err)
+	if !known {
+		n.log.Warn("an address is taken for the host's: the kernel does not say", "address", a, "err", err)
+	}
+	return own
+}
+
+// routedHere reads the kernel's answer about an address. One without a route is not the host's; without an answer, it may be,
+// and is taken to.
+func routedHere(routes []netlink.Route, err error) (own, known bool) {
+	for _, noRoute := range []unix.Errno{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL, unix.ESRCH} { // by the types of routes, ip-route(8)
+		if errors.Is(err, noRoute) {
+			return false, true
+		}
+	}
+	if err != nil || len(routes) == 0 {
+		return true, false
 	}
 	for _, r := range routes {
 		switch r.Type {
 		case unix.RTN_LOCAL, unix.RTN_BROADCAST, unix.RTN_ANYCAST, unix.RTN_MULTICAST:
-			return true
+			return true, true
 		}
 	}
-	return false
+	return false, true
 }
 
 // Gateway returns the router's addresses, which are the name server's too.

@@ -15,6 +15,8 @@ const (
 	protoTCP    = uint8(header.TCPProtocolNumber)
 	protoUDP    = uint8(header.UDPProtocolNumber)
 	protoICMPv6 = uint8(header.ICMPv6ProtocolNumber)
+	protoSCTP   = uint8(132) // not carried, but known by name
+	protoGRE    = uint8(47)
 
 	// answerTTL is the hop limit of packets made here, Linux's default.
 	answerTTL = 64
@@ -25,6 +27,7 @@ type packet struct {
 	flow
 	ip        []byte // the whole packet
 	transport []byte // from the transport header on, to the packet's true end
+	later     bool   // a fragment that is not the first
 }
 
 var (
@@ -35,7 +38,7 @@ var (
 
 // parsePacket reads the headers of an IPv4 or IPv6 packet. Fragments are refused: links of 65,535 bytes make none
 // that an app did not ask for. Checksums are not looked at, since what comes from the kernel of the same machine was
-// either never on a wire or not summed yet.
+// either never on a wire or not summed yet. What is refused with errFragment or errProtocol has its addresses, no ports.
 func parsePacket(b []byte) (packet, error) {
 	if len(b) < header.IPv4MinimumSize {
 		return packet{}, errPacket
@@ -55,12 +58,14 @@ func parseIPv4(b []byte) (packet, error) {
 	if hlen < header.IPv4MinimumSize || total < hlen || total > len(b) {
 		return packet{}, errPacket
 	}
-	if h.More() || h.FragmentOffset() != 0 {
-		return packet{}, errFragment
-	}
 	p := packet{ip: b[:total], transport: b[hlen:total]}
 	p.proto = h.Protocol()
-	return p.withPorts(netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])))
+	p.src, p.dst = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[12:16])), 0), netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[16:20])), 0)
+	if h.More() || h.FragmentOffset() != 0 {
+		p.later = h.FragmentOffset() != 0
+		return p, errFragment
+	}
+	return p.withPorts()
 }
 
 func parseIPv6(b []byte) (packet, error) {
@@ -71,6 +76,8 @@ func parseIPv6(b []byte) (packet, error) {
 	if total > len(b) {
 		return packet{}, errPacket
 	}
+	p := packet{ip: b[:total]}
+	p.src, p.dst = netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:24])), 0), netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[24:40])), 0)
 	next, at := b[6], header.IPv6MinimumSize
 	for {
 		switch header.IPv6ExtensionHeaderIdentifier(next) {
@@ -84,17 +91,21 @@ func parseIPv6(b []byte) (packet, error) {
 			}
 			continue
 		case header.IPv6FragmentExtHdrIdentifier:
-			return packet{}, errFragment
+			if at+8 > total {
+				return packet{}, errPacket
+			}
+			p.proto, p.transport = b[at], b[at+8:total]
+			p.later = binary.BigEndian.Uint16(b[at+2:])>>3 != 0
+			return p, errFragment
 		}
 		break
 	}
-	p := packet{ip: b[:total], transport: b[at:total]}
-	p.proto = next
-	return p.withPorts(netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40])))
+	p.proto, p.transport = next, b[at:total]
+	return p.withPorts()
 }
 
-func (p packet) withPorts(src, dst netip.Addr) (packet, error) {
-	t := p.transport
+func (p packet) withPorts() (packet, error) {
+	t, src, dst := p.transport, p.src.Addr(), p.dst.Addr()
 	var sport, dport uint16
 	switch {
 	case p.proto == protoTCP:
@@ -117,14 +128,32 @@ func (p packet) withPorts(src, dst netip.Addr) (packet, error) {
 			return packet{}, errPacket
 		}
 		if !isEchoRequest(p.proto, t) {
-			return packet{}, errProtocol
+			return p, errProtocol
 		}
 		sport = binary.BigEndian.Uint16(t[4:])
 	default:
-		return packet{}, errProtocol
+		return p, errProtocol
 	}
 	p.src, p.dst = netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport)
 	return p, nil
+}
+
+// mayBeAnswered reports whether an ICMP error may answer a packet that is not carried: never another error, nor a fragment
+// that is not the first (RFC 1122 §3.2.2, RFC 4443 §2.4).
+func (p packet) mayBeAnswered() bool {
+	switch {
+	case p.later:
+		return false
+	case p.proto == protoICMP:
+		kind := header.ICMPv4Echo // a fragment of a ping's may be too short to say
+		if len(p.transport) > 0 {
+			kind = header.ICMPv4Type(p.transport[0])
+		}
+		return kind != header.ICMPv4DstUnreachable && kind != header.ICMPv4SrcQuench && kind != header.ICMPv4Redirect && kind != header.ICMPv4TimeExceeded && kind != header.ICMPv4ParamProblem
+	case p.proto == protoICMPv6:
+		return len(p.transport) > 0 && p.transport[0] >= 128 // errors are below, RFC 4443 §2.1
+	}
+	return true
 }
 
 func isEchoRequest(proto uint8, t []byte) bool {

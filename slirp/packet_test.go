@@ -98,6 +98,9 @@ func FuzzPacket(f *testing.F) {
 	f.Add(ping)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := parsePacket(b)
+		if err == errFragment || err == errProtocol {
+			checkAnswer(t, p, unreachablePacket(p, prohibited))
+		}
 		if err != nil {
 			return
 		}
@@ -107,7 +110,7 @@ func FuzzPacket(f *testing.F) {
 		answers := [][]byte{unreachablePacket(p, noRoute), unreachablePacket(p, noHost), unreachablePacket(p, noPort), unreachablePacket(p, prohibited)}
 		switch p.proto {
 		case protoTCP:
-			answers = append(answers, resetPacket(p))
+			answers = append(answers, resetPacket(p), strayReset(p))
 		case protoUDP:
 			answers = append(answers, udpPacket(p.dst, p.src, p.transport[header.UDPMinimumSize:]))
 		default:
@@ -115,7 +118,7 @@ func FuzzPacket(f *testing.F) {
 		}
 		for i, a := range answers {
 			if a == nil && i > 3 {
-				continue // too large to send back
+				continue // too large to send back, or an answer to a reset
 			}
 			checkAnswer(t, p, a)
 		}

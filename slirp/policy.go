@@ -1,8 +1,10 @@
 package slirp
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/whisk-sandbox/whisk/config"
 )
@@ -13,6 +15,9 @@ type flow struct {
 	src, dst netip.AddrPort // ICMP echo: src's port is the identifier, dst's is 0
 }
 
+// source is the address of the sandbox that the flow is from.
+func (f flow) source() netip.Addr { return f.src.Addr() }
+
 // protocol is the flow's protocol in the words of rules and of the log.
 func (f flow) protocol() string {
 	switch f.proto {
@@ -20,8 +25,14 @@ func (f flow) protocol() string {
 		return "tcp"
 	case protoUDP:
 		return "udp"
+	case protoICMP, protoICMPv6:
+		return "icmp"
+	case protoSCTP:
+		return "sctp"
+	case protoGRE:
+		return "gre"
 	}
-	return "icmp"
+	return fmt.Sprintf("ip-%d", f.proto)
 }
 
 // action is what becomes of a flow.
@@ -41,16 +52,27 @@ type verdict struct {
 	// byName says that only the name allows the flow, so that what a TCP connection's first bytes say of its server must be
 	// allowed too.
 	byName bool
+	// noQUIC says that QUIC, which hides its server's name, is not meant: the rule about the name does not say udp://.
+	noQUIC bool
 	// host says that a rule names this very address of the host's.
 	host bool
 }
 
 // Addresses that answer for the machine or its cloud account though they look like any other. They hold keys to
-// the account, and a sandbox that may use "the network" is not meant to have them.
+// the account, and a sandbox that may use "the network" is not meant to have them. Most clouds have theirs in
+// 169.254.0.0/16 or fe80::/10, which are closed as a whole.
 var metadata = []netip.Addr{
-	netip.MustParseAddr("169.254.169.254"), // link-local too; here so that the list is whole
-	netip.MustParseAddr("fd00:ec2::254"),   // AWS, IPv6
-	netip.MustParseAddr("fd20:ce::254"),    // Google, IPv6
+	netip.MustParseAddr("169.254.169.254"),    // link-local too; here so that the list is whole
+	netip.MustParseAddr("168.63.129.16"),      // Azure's host, a public address
+	netip.MustParseAddr("100.100.100.200"),    // Alibaba Cloud
+	netip.MustParseAddr("192.0.0.192"),        // Oracle Cloud Classic
+	netip.MustParseAddr("fd00:ec2::254"),      // AWS, IPv6
+	netip.MustParseAddr("fd00:ec2::23"),       // AWS: credentials of EKS pods
+	netip.MustParseAddr("fd20:ce::254"),       // Google, IPv6
+	netip.MustParseAddr("fd00:c1::a9fe:a9fe"), // Oracle Cloud, IPv6
+	netip.MustParseAddr("fd00:42::42"),        // Scaleway, IPv6
+	netip.MustParseAddr("fd00:a9fe:a9fe::1"),  // Akamai (Linode), IPv6
+	netip.MustParseAddr("fd00:100::100:200"),  // Alibaba Cloud, IPv6
 }
 
 func isMetadata(a netip.Addr) bool {
@@ -61,6 +83,9 @@ func isMetadata(a netip.Addr) bool {
 	}
 	return false
 }
+
+// hostItself is why an address of this machine's is denied.
+const hostItself = "it is the host itself"
 
 // portQUIC is where HTTP/3 is spoken over UDP.
 const portQUIC = 443
@@ -88,7 +113,7 @@ func decide(e config.Egress, subnets [2]netip.Prefix, f flow, known []string, is
 		return v
 	case dst.IsUnspecified(), dst.IsLoopback(), dst.Is4() && dst.As4()[0] == 0:
 		// 0.0.0.0/8 is "this network", RFC 1122 §3.2.1.3; some kernels take it for loopback.
-		v.why = "it is the host itself"
+		v.why = hostItself
 		return v
 	case subnets[0].Contains(dst), subnets[1].Contains(dst):
 		v.why = "no sandbox has this address"
@@ -97,13 +122,14 @@ func decide(e config.Egress, subnets [2]netip.Prefix, f flow, known []string, is
 	if e.Mode == config.EgressList {
 		return decideList(e.Rules, f, dst, known, isHost, v)
 	}
-	switch in := embedded(dst); {
-	case isMetadata(dst), isMetadata(in):
+	in := translations(dst)
+	switch {
+	case isMetadata(dst), slices.ContainsFunc(in, isMetadata):
 		v.why = "it is a cloud metadata address, which only a rule of a list opens"
-	case dst.IsLinkLocalUnicast(), in.IsLinkLocalUnicast():
+	case dst.IsLinkLocalUnicast(), slices.ContainsFunc(in, netip.Addr.IsLinkLocalUnicast):
 		v.why = "it is a link-local address, which only a rule of a list opens"
-	case isHost(dst), in != dst && (in.IsLoopback() || isHost(in)):
-		v.why = "it is the host itself"
+	case isHost(dst), slices.ContainsFunc(in, netip.Addr.IsLoopback), slices.ContainsFunc(in, isHost):
+		v.why = hostItself
 	case e.Mode == config.EgressInternet && !public(dst):
 		v.why = "egress is internet, and this is not a public address"
 	case e.Mode != config.EgressAll && e.Mode != config.EgressInternet:
@@ -117,8 +143,10 @@ func decide(e config.Egress, subnets [2]netip.Prefix, f flow, known []string, is
 // decideList goes through the rules: those about addresses first, since they ask nothing of a connection's bytes.
 func decideList(rules []config.EgressRule, f flow, dst netip.Addr, known []string, isHost func(netip.Addr) bool, v verdict) verdict {
 	protocol, port := f.protocol(), f.dst.Port()
-	own, in := isHost(dst), embedded(dst)
-	literal := own || in != dst && (in.IsLoopback() || in.IsLinkLocalUnicast() || isHost(in))
+	own := isHost(dst)
+	literal := own || slices.ContainsFunc(translations(dst), func(in netip.Addr) bool {
+		return in.IsLoopback() || in.IsLinkLocalUnicast() || isMetadata(in) || isHost(in)
+	})
 	for _, r := range rules {
 		if r.Allows(protocol, port) && coversAddr(r, dst) && (!literal || r.Prefix.IsSingleIP()) {
 			v.action, v.host = allow, own
@@ -128,9 +156,9 @@ func decideList(rules []config.EgressRule, f flow, dst netip.Addr, known []strin
 	v.why = "no rule allows this address"
 	switch {
 	case own:
-		v.why = "it is the host itself"
+		v.why = hostItself
 		return v
-	case !public(dst):
+	case !public(dst), literal, isMetadata(dst): // whoever answers for a name could point it there
 		return v
 	}
 	for _, name := range known {
@@ -139,14 +167,36 @@ func decideList(rules []config.EgressRule, f flow, dst netip.Addr, known []strin
 			switch {
 			case !r.Matches(name) || !r.Allows(protocol, port):
 			case protocol == "udp" && port == portQUIC && r.Protocol == "":
-				v.why = "QUIC hides which host it is for: a rule must say udp://"
+				v.why = hiddenByQUIC
+			case v.action == allow && r.Protocol == "": // by a rule before
 			default:
 				v.action, v.name, v.why, v.byName = allow, name, "", true
-				return v
+				if v.noQUIC = protocol == "udp" && r.Protocol == ""; !v.noQUIC {
+					return v
+				}
 			}
+		}
+		if v.action == allow {
+			return v
 		}
 	}
 	return v
+}
+
+// hiddenByQUIC is why a rule about a name does not open QUIC.
+const hiddenByQUIC = "QUIC hides which host it is for: a rule must say udp://"
+
+// isQUIC reports whether a datagram begins a connection of QUIC, versions 1 and 2 and the drafts that were spoken (RFC 8999
+// §5.1, RFC 9000 §17.2, RFC 9369 §3).
+func isQUIC(b []byte) bool {
+	if len(b) < 7 || b[0]&0xc0 != 0xc0 {
+		return false
+	}
+	switch v := binary.BigEndian.Uint32(b[1:]); {
+	case v == 1, v == 0x6b3343cf, v>>8 == 0xff0000:
+		return b[5] <= 20 // the length of a connection's id
+	}
+	return false
 }
 
 // coversAddr reports whether a rule is about this address. Link-local and metadata addresses are only covered by rules that
@@ -158,6 +208,8 @@ func coversAddr(r config.EgressRule, a netip.Addr) bool {
 	switch {
 	case a.IsLinkLocalUnicast():
 		return r.Prefix.Addr().IsLinkLocalUnicast() && r.Prefix.Bits() >= 10 // fe80::/10, 169.254.0.0/16
+	case isMetadata(a) && a.Is4():
+		return r.Prefix.IsSingleIP()
 	case isMetadata(a):
 		return r.Prefix.Bits() >= 32 // fd00:ec2::/32
 	}

@@ -58,6 +58,26 @@ func embedded(a netip.Addr) netip.Addr {
 	return a
 }
 
+// nat64Local is for translators of a site's own (RFC 8215), with prefixes of several lengths in it (RFC 6052 §2.2).
+var nat64Local = netip.MustParsePrefix("64:ff9b:1::/48")
+
+// translations are the IPv4 addresses that a translator on the way could make of a.
+func translations(a netip.Addr) (out []netip.Addr) {
+	if in := embedded(a); in != a {
+		return []netip.Addr{in}
+	}
+	if !nat64Local.Contains(a) {
+		return nil
+	}
+	b := a.As16()
+	for _, at := range [][4]int{{6, 7, 9, 10}, {7, 9, 10, 11}, {9, 10, 11, 12}, {12, 13, 14, 15}} { // /48, /56, /64, /96
+		if in := netip.AddrFrom4([4]byte{b[at[0]], b[at[1]], b[at[2]], b[at[3]]}); in.As4()[0] != 0 {
+			out = append(out, in)
+		}
+	}
+	return out
+}
+
 // Public reports whether an address belongs to the internet at large: what egress "internet" and rules about names open.
 func Public(a netip.Addr) bool { return public(a) }
 

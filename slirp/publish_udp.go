@@ -51,7 +51,7 @@ func (p *Published) listenUDP(ctx, life context.Context, at netip.AddrPort) erro
 	if !at.Addr().IsLoopback() {
 		go func() { _ = p.endpoint.network.transparent.start() }() // the first client is not to wait for it
 	}
-	f := &udpForward{Published: p, life: life, conn: c, clients: newSessions[udpClient](maxClients), retry: make(map[*session]untried)}
+	f := &udpForward{Published: p, life: life, conn: c, clients: newSessions(maxClients, maxClients, func(c udpClient) netip.Addr { return c.addr.Addr() }), retry: make(map[*session]untried)}
 	p.listener, p.host = c, c.LocalAddr().(*net.UDPAddr).AddrPort()
 	p.wg.Go(f.run)
 	return nil

@@ -126,9 +126,21 @@ func exchange(ctx context.Context, q *dns.Msg, server string) (*dns.Msg, error) 
 	return t, sameQuestion(q, t)
 }
 
-// sameQuestion guards against answers to something else (RFC 5452 §9.1).
+// sameQuestion guards against answers to something else (RFC 5452 §9.1), and to nothing: a server that answers repeats the
+// question, RFC 1035 §4.1, unless it could not read it.
 func sameQuestion(q, m *dns.Msg) error {
-	if len(q.Question) == 1 && len(m.Question) == 1 && (!strings.EqualFold(q.Question[0].Name, m.Question[0].Name) || q.Question[0].Qtype != m.Question[0].Qtype) {
+	if len(q.Question) != 1 {
+		return errors.New("not one question")
+	}
+	asked := q.Question[0]
+	switch {
+	case !m.Response, m.Opcode != q.Opcode:
+		return errors.New("not an answer")
+	case len(m.Question) == 0 && m.Rcode == dns.RcodeFormatError && len(m.Answer)+len(m.Ns) == 0:
+		return nil
+	case len(m.Question) != 1:
+		return fmt.Errorf("answer to %d questions", len(m.Question))
+	case !strings.EqualFold(asked.Name, m.Question[0].Name), asked.Qtype != m.Question[0].Qtype, asked.Qclass != m.Question[0].Qclass:
 		return fmt.Errorf("answer to another question, %q", m.Question[0].Name)
 	}
 	return nil

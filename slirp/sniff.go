@@ -30,24 +30,22 @@ type sniffed struct {
 	stage stage
 	names []string // canonical; all of them must be allowed
 	why   string
+	hello int // how many bytes are the TLS hello that names them; 0: it is not TLS
 }
 
 func bad(why string) sniffed { return sniffed{stage: stageBad, why: why} }
 
 // sniff reads the first bytes that a client has sent, all of them at each call. It reads what servers would, in doubt more
-// strictly: what two readers could take for two things is bad.
+// strictly: what two readers could take for two things is bad. A client that sends byte by byte has all of them read again
+// each time; searches are all that grows with it, and maxSniff ends them.
 func sniff(b []byte) sniffed {
 	if len(b) == 0 {
 		return sniffed{}
 	}
-	if s := sniffTLS(b); s.stage != stageOther {
-		return limited(s, b)
+	s := sniffTLS(b)
+	if s.stage == stageOther {
+		s = sniffHTTP(b)
 	}
-	return limited(sniffHTTP(b), b)
-}
-
-// limited ends what goes on for too long.
-func limited(s sniffed, b []byte) sniffed {
 	if s.stage <= stageHeld && len(b) >= maxSniff {
 		return bad("it says too much before it says which host it is for")
 	}

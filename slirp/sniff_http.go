@@ -3,30 +3,64 @@ package slirp
 import (
 	"bytes"
 	"strings"
+	"unicode/utf8"
 )
 
-// sniffHTTP reads the server's name out of the head of an HTTP/1 request, RFC 9112. Bytes are another protocol's as soon as
-// they cannot begin one, or when their first line does not speak of HTTP.
+// sniffHTTP reads the server's name out of the head of an HTTP/1 request, RFC 9112. Bytes are another protocol's when their
+// first line is whole and does not speak of HTTP. One that does and is no clean request is bad: what comes before the
+// method, is in it or ends the line is something else to each server.
 func sniffHTTP(b []byte) sniffed {
-	rest := b
-	for len(rest) > 0 && (rest[0] == '\r' || rest[0] == '\n') {
-		rest = rest[1:] // servers skip empty lines before a request, §2.2
-	}
-	line, head, whole := bytes.Cut(rest, []byte("\n"))
-	if !couldBeRequest(line) {
-		return sniffed{stage: stageOther}
-	}
+	first := b[:min(len(b), maxSniff)]
+	line := bytes.TrimLeftFunc(first, func(r rune) bool { return r <= ' ' })
+	before := first[:len(first)-len(line)]
+	line, _, whole := bytes.Cut(line, []byte("\n"))
+	clean := len(bytes.Trim(before, "\r\n")) == 0 && couldBeRequest(line) // servers skip empty lines before a request, §2.2
 	if !whole {
+		switch {
+		case speaksHTTP(line) && bytes.ContainsRune(bytes.TrimSuffix(line, []byte("\r")), '\r'):
+			return bad("an HTTP request whose line ends in half a line end")
+		case len(b) >= maxSniff && !clean:
+			return sniffed{stage: stageOther} // a line that long is only taken of requests that are in order
+		}
 		return sniffed{stage: stageOpen} // no server acts on a part of a line
 	}
-	if !bytes.Contains(bytes.ToUpper(line), []byte("HTTP/")) {
+	switch {
+	case !speaksHTTP(line) && isSimple(line):
+		return bad("an HTTP/0.9 request, which names no host")
+	case !speaksHTTP(line):
 		return sniffed{stage: stageOther}
+	case !clean:
+		return bad(malformed)
 	}
+	head := b[len(before)+len(line)+1:]
 	end := headEnd(head)
 	if end < 0 {
 		return sniffed{stage: stageHeld}
 	}
 	return readHead(line, head[:end])
+}
+
+// malformed is why a request is refused that servers read in different ways.
+const malformed = "a malformed HTTP request"
+
+// speaksHTTP reports whether a line holds "HTTP/", in letters of any case.
+func speaksHTTP(line []byte) bool {
+	for {
+		i := bytes.IndexByte(line, '/')
+		if i < 0 {
+			return false
+		}
+		if i >= 4 && bytes.EqualFold(line[i-4:i], []byte("http")) {
+			return true
+		}
+		line = line[i+1:]
+	}
+}
+
+// isSimple reports whether a line is a request of HTTP/0.9: GET and a path.
+func isSimple(line []byte) bool {
+	words := bytes.FieldsFunc(line, func(r rune) bool { return r <= ' ' || r == utf8.RuneError }) // bytes that are no letters of ASCII's, too
+	return len(words) == 2 && bytes.EqualFold(words[0], []byte("GET")) && (words[1][0] == '/' || bytes.Contains(words[1], []byte("://")))
 }
 
 // couldBeRequest reports whether a line, or a part of one, may begin a request: a token, a blank, and no zero byte.
@@ -51,21 +85,23 @@ func isToken(c byte) bool {
 
 // headEnd finds the end of the fields, an empty line; -1 if it has not come.
 func headEnd(b []byte) int {
-	for at := 0; ; {
-		n := bytes.IndexByte(b[at:], '\n')
-		if n < 0 {
-			return -1
-		}
-		if line := b[at : at+n]; len(line) == 0 || len(line) == 1 && line[0] == '\r' {
-			return at
-		}
-		at += n + 1
+	if bytes.HasPrefix(b, []byte("\n")) || bytes.HasPrefix(b, []byte("\r\n")) {
+		return 0
 	}
+	end := -1 // of the last field, before its line end
+	for _, empty := range []string{"\n\n", "\n\r\n"} {
+		if i := bytes.Index(b, []byte(empty)); i >= 0 && (end < 0 || i < end) {
+			end = i
+		}
+	}
+	if end < 0 {
+		return -1
+	}
+	return end + 1
 }
 
 // readHead reads a whole request head: its first line and its fields.
 func readHead(first, head []byte) sniffed {
-	const malformed = "a malformed HTTP request"
 	line := strings.TrimSuffix(string(first), "\r")
 	parts := strings.Split(line, " ")
 	if len(parts) != 3 || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f }) {

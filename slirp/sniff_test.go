@@ -7,11 +7,13 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/binary"
+	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // clientHello captures the first bytes that crypto/tls sends.
@@ -56,6 +58,22 @@ func records(hello []byte, size int) []byte {
 		out = append(out, hello[0], hello[1], hello[2], byte(len(part)>>8), byte(len(part)))
 		out = append(out, part...)
 	}
+	return out
+}
+
+// version writes another version into each record.
+func version(recs []byte, major, minor byte) []byte {
+	out := slices.Clone(recs)
+	for at := 0; at < len(out); at += 5 + int(binary.BigEndian.Uint16(out[at+3:])) {
+		out[at+1], out[at+2] = major, minor
+	}
+	return out
+}
+
+// wider puts a second message into the record of a hello.
+func wider(hello []byte) []byte {
+	out := append(slices.Clone(hello), hello[5:]...)
+	binary.BigEndian.PutUint16(out[3:], uint16(2*(len(hello)-5)))
 	return out
 }
 
@@ -113,7 +131,21 @@ func TestSniff(t *testing.T) {
 		{"TLS, a server's hello", []byte{22, 3, 3, 0, 5, 2, 0, 0, 1, 0}, stageBad, ""},
 		{"TLS in SSL 2's form", []byte{0x80, 0x2e, 1, 3, 1, 0, 0}, stageBad, ""},
 		{"TLS in SSL 2's form, its beginning", []byte{0x80}, stageOpen, ""},
-		{"not TLS", []byte{22, 1, 2, 3, 4}, stageOther, ""},
+		{"TLS in a record of version 1.0, which is none", version(plain, 1, 0), stageNamed, "api.example.com"},
+		{"TLS in a record of version 3.9", version(plain, 3, 9), stageNamed, "api.example.com"},
+		{"TLS in a record of version 255.255", version(plain, 255, 255), stageNamed, "api.example.com"},
+		{"TLS in small records of version 9.9", version(records(plain, 3), 9, 9), stageNamed, "api.example.com"},
+		{"TLS in records of many versions", append(version(records(plain, 100), 3, 1)[:105], version(records(plain, 100), 15, 0)[105:]...), stageNamed, "api.example.com"},
+		{"TLS after a warning of version 9.9", append([]byte{21, 9, 9, 0, 2, 1, 0}, plain...), stageBad, ""},
+		{"TLS after a change of ciphers of version 9.9", append([]byte{20, 9, 9, 0, 1, 1}, plain...), stageBad, ""},
+		{"TLS with an empty record of version 9.9 before it", append([]byte{22, 9, 9, 0, 0}, plain...), stageBad, ""},
+		{"TLS of version 9.9, its beginning", version(plain, 9, 9)[:8], stageOpen, ""},
+		{"TLS of version 9.9, a tenth", version(plain, 9, 9)[:20], stageHeld, ""},
+		{"TLS with more in the hello's record", wider(plain), stageBad, ""},
+		{"TLS in SSL 2's form, of version 9.9", []byte{0x80, 28, 1, 9, 9, 0, 3, 0, 0, 0, 16, 1, 2, 3}, stageBad, ""},
+		{"not TLS in SSL 2's form", []byte{0x80, 28, 1, 9, 9, 0, 3, 0, 0, 0, 17, 1, 2, 3}, stageOpen, ""},
+		{"MongoDB", []byte{22, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xdd, 7, 0, 0}, stageOpen, ""},
+		{"MongoDB, another question", []byte{22, 1, 0, 0, 7, 1, 0, 0, 0, 0, 0, 0, 0xdd, 7, 0, 0}, stageOpen, ""},
 
 		{"HTTP", []byte("GET / HTTP/1.1\r\nHost: API.example.com:8080\r\n\r\n"), stageNamed, "api.example.com"},
 		{"HTTP with bare line ends", []byte("GET / HTTP/1.1\nhost:a.example\n\n"), stageNamed, "a.example"},
@@ -143,14 +175,31 @@ func TestSniff(t *testing.T) {
 		{"HTTP, the first line goes on", []byte("GET / HTTP/1.1"), stageOpen, ""},
 		{"HTTP, too long a head", []byte("GET / HTTP/1.1\r\nX: " + strings.Repeat("x", maxSniff)), stageBad, ""},
 		{"HTTP, too long a line", []byte("GET /" + strings.Repeat("x", maxSniff)), stageBad, ""},
-		{"HTTP/0.9", []byte("GET /\r\n"), stageOther, ""},
+		{"HTTP/0.9", []byte("GET /\r\n"), stageBad, ""},
+		{"HTTP/0.9 after a tab", []byte("\tGET  /x\n"), stageBad, ""},
+		{"HTTP after a blank", []byte(" GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"), stageBad, ""},
+		{"HTTP after a tab", []byte("\tGET / HTTP/1.1\r\nHost: a.example\r\n\r\n"), stageBad, ""},
+		{"HTTP after a vertical tab", []byte("\x0bGET / HTTP/1.1\r\nHost: a.example\r\n\r\n"), stageBad, ""},
+		{"HTTP after a form feed and lines", []byte("\r\n\x0c\r\nGET / HTTP/1.1\r\nHost: a.example\r\n\r\n"), stageBad, ""},
+		{"HTTP after a zero byte", []byte("\x00GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"), stageBad, ""},
+		{"HTTP after a blank of Latin 1", []byte("\xa0GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"), stageBad, ""},
+		{"HTTP with a zero byte", []byte("GET /\x00 HTTP/1.1\r\nHost: a.example\r\n\r\n"), stageBad, ""},
+		{"HTTP with a zero byte in its method", []byte("GET\x00 / HTTP/1.1\r\nHost: a.example\r\n\r\n"), stageBad, ""},
+		{"HTTP with brackets in its method", []byte("(GET) / HTTP/1.1\r\nHost: a.example\r\n\r\n"), stageBad, ""},
+		{"HTTP with a vertical tab behind its method", []byte("GET\x0b/ HTTP/1.1\r\nHost: a.example\r\n\r\n"), stageBad, ""},
+		{"HTTP in small letters", []byte("get / http/1.1\r\nHost: a.example\r\n\r\n"), stageBad, ""},
+		{"HTTP after a blank, the first line goes on", []byte(" GET / HTTP/1.1"), stageOpen, ""},
+		{"HTTP with half a line end", []byte("GET / HTTP/1.1\rHost: a.example\r\r"), stageBad, ""},
+		{"blanks only", []byte(" \t\r\n"), stageOpen, ""},
+		{"another protocol with a long line", append([]byte{0, 1, 2}, bytes.Repeat([]byte("x"), maxSniff)...), stageOther, ""},
 
 		{"ssh", []byte("SSH-2.0-OpenSSH_10.0\r\n"), stageOther, ""},
-		{"PostgreSQL", []byte{0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f}, stageOther, ""},
+		{"PostgreSQL", []byte{0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f}, stageOpen, ""},
 		{"Redis", []byte("*1\r\n$4\r\nPING\r\n"), stageOther, ""},
 		{"SMTP", []byte("EHLO client.example\r\n"), stageOther, ""},
-		{"git", []byte("003agit-upload-pack /x.git\x00host=a.example\x00"), stageOther, ""},
-		{"AMQP", []byte("AMQP\x00\x00\x09\x01"), stageOther, ""},
+		{"git", []byte("003agit-upload-pack /x.git\x00host=a.example\x00"), stageOpen, ""},
+		{"AMQP", []byte("AMQP\x00\x00\x09\x01"), stageOpen, ""},
+		{"memcached", []byte("get x\r\n"), stageOther, ""},
 		{"a word", []byte("hello"), stageOpen, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -191,31 +240,39 @@ func FuzzSniffTLS(f *testing.F) {
 	f.Add(records(clientHello(f, &tls.Config{ServerName: "a.example"}), 30))
 	f.Add(helloOf(sni("a.example"), sni("b.example")))
 	f.Add([]byte{0x80, 0x2e, 1, 3, 1})
+	f.Add(version(records(clientHello(f, &tls.Config{ServerName: "a.example"}), 90), 9, 9))
+	f.Add(append([]byte{21, 9, 9, 0, 2, 1, 0}, clientHello(f, &tls.Config{ServerName: "a.example"})...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		checkSniff(t, b)
-		s := sniff(b)
-		if s.stage != stageNamed || b[0] != recordHandshake {
-			return
-		}
-		// What crypto/tls takes for the server's name is what was found.
-		here, there := net.Pipe()
-		defer here.Close()
-		got := make(chan string, 1)
-		go func() {
-			defer there.Close()
-			_ = tls.Server(there, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-				got <- h.ServerName
-				return nil, net.ErrClosed
-			}}).Handshake()
-			close(got)
-		}()
-		go func() { _, _ = here.Write(b); here.Close() }()
-		go func() { _, _ = new(bytes.Buffer).ReadFrom(here) }()
-		if name, ok := <-got; ok && canonical(name) != s.names[0] {
+		// What crypto/tls takes for the server's name is what was found; and what it takes for a hello is never another protocol.
+		name, ok := serverReads(b)
+		switch s := sniff(b); {
+		case ok && s.stage != stageNamed && s.stage != stageBad:
+			t.Errorf("crypto/tls reads a hello for %q, sniff is at stage %d", name, s.stage)
+		case ok && s.stage == stageNamed && canonical(name) != s.names[0]:
 			t.Errorf("crypto/tls reads the name %q, sniff %q", name, s.names)
 		}
 	})
 }
+
+// serverReads is the server's name in the first hello that crypto/tls reads, if it reads one.
+func serverReads(b []byte) (name string, ok bool) {
+	_ = tls.Server(&readOnly{r: bytes.NewReader(b)}, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		name, ok = h.ServerName, true
+		return nil, net.ErrClosed
+	}}).Handshake()
+	return name, ok
+}
+
+// readOnly is a connection whose other end has said all, and hears nothing.
+type readOnly struct {
+	net.Conn
+	r io.Reader
+}
+
+func (c *readOnly) Read(b []byte) (int, error)  { return c.r.Read(b) }
+func (c *readOnly) Write(b []byte) (int, error) { return len(b), nil }
+func (c *readOnly) Close() error                { return nil }
 
 func FuzzSniffHTTP(f *testing.F) {
 	for _, target := range []string{"http://a.example/x?y", "http://a.example:8080"} {
@@ -242,6 +299,14 @@ func FuzzSniffHTTP(f *testing.F) {
 		if s.stage == stageBad {
 			return
 		}
+		// What Python's http.server serves is a clean request or refused.
+		if line, _, whole := bytes.Cut(b[:min(len(b), maxSniff)], []byte("\n")); whole {
+			words := pythonSplit(line)
+			if n := len(words); n >= 3 && strings.HasPrefix(words[n-1], "HTTP/") && s.stage == stageOther ||
+				n == 2 && words[0] == "GET" && words[1][0] == '/' {
+				t.Errorf("http.server reads the request %q, sniff is at stage %d", words, s.stage)
+			}
+		}
 		// A request that net/http understands is never taken for another protocol or without its host.
 		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(bytes.TrimLeft(b, "\r\n"))))
 		if err != nil {
@@ -252,6 +317,22 @@ func FuzzSniffHTTP(f *testing.F) {
 			t.Errorf("net/http reads a request for %q, sniff is at stage %d with %q", r.Host, s.stage, s.names)
 		}
 	})
+}
+
+// pythonSplit is str.split of a line read as Latin 1, as http.server does.
+func pythonSplit(line []byte) []string {
+	return strings.FieldsFunc(string(runesOf(line)), func(r rune) bool {
+		return unicode.IsSpace(r) || r >= 0x1c && r <= 0x1f
+	})
+}
+
+// runesOf reads Latin 1.
+func runesOf(b []byte) []rune {
+	out := make([]rune, len(b))
+	for i, c := range b {
+		out[i] = rune(c)
+	}
+	return out
 }
 
 // checkSniff holds what must be so of any bytes.

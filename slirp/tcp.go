@@ -54,6 +54,7 @@ type tcpFlow struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	verdict verdict
+	log     *openFlow       // may be nil
 	passed  bool            // the host is connected: SYNs go on to the carrier
 	app     chan halfCloser // the app's half, once; nil if there will be none
 	done    chan struct{}   // closed when the flow has ended, and its peers know
@@ -153,6 +154,9 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	defer f.cancel()
 	log := t.gate.flowlog.begin(p.flow)
 	defer log.end()
+	t.mu.Lock()
+	f.log = log
+	t.mu.Unlock()
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	c, err := d.DialContext(f.ctx, "tcp", p.dst.String())
 	host, _ := c.(*net.TCPConn)
@@ -168,7 +172,7 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 		delete(t.bySource, p.src.Addr())
 	}
 	// The policy looked before; an address may have become the host's own since.
-	self := err == nil && ownAddress(host) && !f.verdict.host
+	self := err == nil && ownAddress(host, p.dst.Addr()) && !f.verdict.host
 	if f.passed = err == nil && !self; !f.passed {
 		delete(t.flows, p.flow)
 	}
@@ -182,7 +186,7 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	case self:
 		host.Close()
 		t.gate.answer(resetPacket(p))
-		log.deny("the address has become the host's own")
+		log.deny(becameHost)
 		return
 	}
 	t.carrier.syn(p.ip)
@@ -269,11 +273,28 @@ func (t *tcpFlows) end(src netip.Addr) {
 	}
 }
 
-// ownAddress reports whether both ends of a connection are the host's.
-func ownAddress(c *net.TCPConn) bool {
-	local, ok1 := c.LocalAddr().(*net.TCPAddr)
-	remote, ok2 := c.RemoteAddr().(*net.TCPAddr)
-	return !ok1 || !ok2 || local.IP.Equal(remote.IP)
+// endWhere resets the connections to addresses that have become the host's.
+func (t *tcpFlows) endWhere(gone func(flow) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key, f := range t.flows {
+		if f.log != nil && gone(key) {
+			f.log.deny(becameHost)
+			f.cancel()
+		}
+	}
+}
+
+// ownAddress reports whether a socket that is connected to dst has that address itself, or does not tell.
+func ownAddress(c net.Conn, dst netip.Addr) bool {
+	var local net.IP
+	switch a := c.LocalAddr().(type) {
+	case *net.TCPAddr:
+		local = a.IP
+	case *net.UDPAddr:
+		local = a.IP
+	}
+	return local == nil || local.Equal(dst.AsSlice())
 }
 
 // refuse tells the app why there is no connection.
@@ -304,8 +325,8 @@ func unreachableBecause(err error) (unreachable, bool) {
 	switch {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EAFNOSUPPORT):
 		return noRoute, true
-	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EHOSTDOWN):
-		return noHost, true
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EHOSTDOWN), errors.Is(err, unix.ETIMEDOUT):
+		return noHost, true // nothing in ICMP says that nobody answered, and the host may give up sooner than the app
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return prohibited, true // a firewall of the host's
 	}

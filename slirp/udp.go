@@ -19,6 +19,9 @@ const (
 	// maxUDPFlows bounds descriptors: each flow has a socket of the host's.
 	maxUDPFlows = 4096
 
+	// maxUDPSource is one sandbox's share, so that none crowds the others out.
+	maxUDPSource = 1024
+
 	portDNS = 53
 )
 
@@ -32,14 +35,15 @@ type udpFlows struct {
 
 func (u *udpFlows) init(g *gate) {
 	u.gate = g
-	u.flows = newSessions[flow](maxUDPFlows)
+	u.flows = newSessions(maxUDPFlows, maxUDPSource, flow.source)
 }
 
 // datagram sends one datagram of an app's to where it was meant for.
 func (u *udpFlows) datagram(p packet) {
 	s := u.flows.get(p.flow)
 	if s == nil {
-		if _, ok := u.gate.admit(p); !ok {
+		v, ok := u.gate.admit(p)
+		if !ok {
 			return
 		}
 		log := u.gate.flowlog.begin(p.flow)
@@ -50,13 +54,27 @@ func (u *udpFlows) datagram(p packet) {
 			log.end()
 			return
 		}
+		if !v.host && ownAddress(c, p.dst.Addr()) {
+			c.Close()
+			u.gate.answer(unreachablePacket(p, prohibited))
+			log.deny(becameHost)
+			log.end()
+			return
+		}
 		s = newSession(c)
-		s.log = log
+		s.log, s.noQUIC = log, v.noQUIC
 		if !u.flows.put(p.flow, s) {
 			return
 		}
 		f := p.flow
 		u.gate.wg.Go(func() { u.receive(f, s) })
+	}
+	if s.noQUIC && isQUIC(p.transport[header.UDPMinimumSize:]) {
+		u.gate.answer(unreachablePacket(p, prohibited))
+		s.log.deny(hiddenByQUIC)
+		u.flush() // what came before
+		u.flows.end(p.flow, s)
+		return
 	}
 	if !u.next.add(s, p) {
 		u.flush()

@@ -34,7 +34,7 @@ func (s *server) goAhead(spec *launcher.Spec, wish netip.Addr) *ahead {
 	joined := spec.Network != "none"
 	if joined {
 		go func() {
-			n, err := s.network(s.ctx, spec.Egress)
+			n, err := s.network(s.ctx, spec.NetworkPolicy())
 			network <- made[*slirp.Network]{n, err}
 		}()
 	}
