@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/whisk-sandbox/whisk/mend"
 )
 
 const (
@@ -85,9 +83,7 @@ func (t *tcpFlows) choose() {
 	if t.transparent == nil {
 		return
 	}
-	if err := t.transparent.start(); err != nil {
-		t.gate.log.Warn("TCP goes through user mode, which is slower: this kernel cannot carry it", "err", err,
-			"hint", mend.Here().Modules(mend.FastModules()...))
+	if t.transparent.start() != nil {
 		return
 	}
 	k := &kernelTCP{flows: t}
