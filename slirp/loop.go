@@ -20,8 +20,8 @@ const (
 	// loopEvents is how many events are taken at once.
 	loopEvents = 128
 
-	// dialCheck is how often dials are looked at that do not get on, in milliseconds.
-	dialCheck = 1000
+	// dialCheck is how often dials are looked at that do not get on.
+	dialCheck = time.Second
 
 	// copyBuffer is what is read at once. Less than that is copied through it; who fills it is spliced from then on.
 	copyBuffer = 64 << 10
@@ -109,8 +109,10 @@ type loop struct {
 	turn    int32 // numbers registrations, so that an event for a closed descriptor is not taken for its successor's
 	pairs   map[*pair]struct{}
 	dials   map[*appDial]struct{}
-	ready   []*pair // that have more to do
-	pipes   []pipe  // that are free, and empty
+	resting map[*taker]time.Time // that could not accept, and when they may again
+	looked  time.Time            // when these two were seen to
+	ready   []*pair              // that have more to do
+	pipes   []pipe               // that are free, and empty
 	buf     []byte
 	leaving bool
 }
@@ -126,7 +128,7 @@ type source struct {
 type eventTaker interface{ take(side int, events uint32) }
 
 func newLoop(netns int) (*loop, error) {
-	l := &loop{netns: netns, wake: -1, done: make(chan struct{}), pairs: make(map[*pair]struct{}), dials: make(map[*appDial]struct{}), buf: make([]byte, copyBuffer)}
+	l := &loop{netns: netns, wake: -1, done: make(chan struct{}), pairs: make(map[*pair]struct{}), dials: make(map[*appDial]struct{}), resting: make(map[*taker]time.Time), buf: make([]byte, copyBuffer)}
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("making an event loop: %w", err)
@@ -178,11 +180,10 @@ func (l *loop) run(ready chan<- error) {
 	events := make([]unix.EpollEvent, loopEvents)
 	for !l.leaving {
 		wait := -1
-		switch {
-		case len(l.ready) > 0:
+		if len(l.ready) > 0 {
 			wait = 0
-		case len(l.dials) > 0:
-			wait = dialCheck
+		} else if d := l.check(); d > 0 {
+			wait = int(d.Milliseconds())
 		}
 		n, err := l.await(events, wait)
 		if err != 0 && err != unix.EINTR {
@@ -194,8 +195,11 @@ func (l *loop) run(ready chan<- error) {
 				s.of.take(s.side, e.Events)
 			}
 		}
-		if n == 0 {
-			l.overdue(time.Now())
+		if d := l.check(); d > 0 {
+			if now := time.Now(); now.Sub(l.looked) >= d {
+				l.looked = now
+				l.overdue(now)
+			}
 		}
 		again := l.ready
 		l.ready = nil
@@ -204,6 +208,17 @@ func (l *loop) run(ready chan<- error) {
 			p.pump()
 		}
 	}
+}
+
+// check is how often something is to be looked at that no event tells of; 0: nothing is.
+func (l *loop) check() time.Duration {
+	switch {
+	case len(l.resting) > 0:
+		return acceptPause
+	case len(l.dials) > 0:
+		return dialCheck
+	}
+	return 0
 }
 
 // busyWait is for how long a loop that has just worked waits without telling the scheduler, in milliseconds. Else each of
@@ -278,6 +293,12 @@ func (l *loop) forget(fd int) {
 	if fd < len(l.sources) {
 		l.sources[fd] = source{}
 	}
+}
+
+// unwatch ends the events of a descriptor that stays open.
+func (l *loop) unwatch(fd int) {
+	l.forget(fd)
+	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil) // fails if it is not watched
 }
 
 // pipe is what bytes wait in between two sockets, without leaving the kernel.

@@ -137,7 +137,7 @@ func (n *Network) open() (err error) {
 		if err != nil {
 			return err
 		}
-		n.transparent = &transparent{thread: n.thread, router: n.router}
+		n.transparent = &transparent{thread: n.thread, router: n.router, log: n.log}
 		n.loops = &loops{netns: n.thread.netns}
 		fast := n.transparent
 		if n.config.NoFastPath {

@@ -15,8 +15,8 @@ const (
 	// publishTimeout bounds a connect to an app on this machine. It only runs out if the app's backlog stays full.
 	publishTimeout = 30 * time.Second
 
-	// acceptPause is the wait before the next accept when descriptors have run out.
-	acceptPause = 10 * time.Millisecond
+	// acceptPause is the wait before the next accept when descriptors have run out, and when one may be free.
+	acceptPause = 20 * time.Millisecond
 
 	// acceptBurst bounds what one loop accepts at once: the others get some too.
 	acceptBurst = 8
@@ -52,7 +52,7 @@ func (p *Published) listenTCP(ctx context.Context, at netip.AddrPort) error {
 	p.listener = f
 	for _, l := range n.loops.all {
 		t := &taker{f, l}
-		if l.post(func() { _ = l.watch(fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, t, 0) }) { // fails without memory only
+		if l.post(t.watch) {
 			f.loops = append(f.loops, l)
 		}
 	}
@@ -96,8 +96,12 @@ func (f *tcpForward) Close() error {
 
 // leave ends what one loop does for the port.
 func (f *tcpForward) leave(l *loop) {
-	l.forget(f.fd)
-	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, f.fd, nil)
+	l.unwatch(f.fd)
+	for t := range l.resting {
+		if t.port == f {
+			delete(l.resting, t)
+		}
+	}
 	for d := range l.dials {
 		if d.port == f {
 			d.fail()
@@ -116,6 +120,8 @@ type taker struct {
 	loop *loop
 }
 
+func (t *taker) watch() { _ = t.loop.watch(t.port.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, t, 0) } // fails without memory only
+
 func (t *taker) take(int, uint32) {
 	for range acceptBurst {
 		fd, sa, err := unix.Accept4(t.port.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
@@ -127,7 +133,7 @@ func (t *taker) take(int, uint32) {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 			t.port.endpoint.network.log.Warn("published port cannot accept", "port", t.port.host, "err", err)
-			time.Sleep(acceptPause) // the event comes again at once
+			t.loop.rest(t)
 			return
 		default:
 			return
@@ -225,8 +231,20 @@ func (d *appDial) fail() {
 	resetFD(d.client)
 }
 
-// overdue ends the dials that have taken too long.
+// rest has a port not watched for a while: the clients that it cannot accept would be an event again at once, and without end.
+func (l *loop) rest(t *taker) {
+	l.unwatch(t.port.fd)
+	l.resting[t] = time.Now().Add(acceptPause)
+}
+
+// overdue ends the dials that have taken too long, and the rest of ports that have had it.
 func (l *loop) overdue(now time.Time) {
+	for t, until := range l.resting {
+		if !now.Before(until) {
+			delete(l.resting, t)
+			t.watch()
+		}
+	}
 	for d := range l.dials {
 		if now.After(d.expiry) {
 			d.fail()

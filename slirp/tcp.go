@@ -10,13 +10,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/whisk-sandbox/whisk/mend"
 )
 
 const (
-	// maxDials bounds connections being made, in all and for one sandbox: a port scan of addresses that never answer
-	// holds a descriptor and a goroutine for each try. Above it SYNs are dropped, and the app's kernel sends them again.
+	// maxDials bounds connections being made, in all and for one sandbox: each try of a port scan of addresses that never
+	// answer holds a descriptor and a goroutine, and so does each SYN of an app that makes its own and takes no answer
+	// (CAP_NET_RAW). Above it SYNs are dropped, and the app's kernel sends them again.
 	maxDials       = 2048
 	maxDialsSource = 512
 
@@ -85,9 +84,7 @@ func (t *tcpFlows) choose() {
 	if t.transparent == nil {
 		return
 	}
-	if err := t.transparent.start(); err != nil {
-		t.gate.log.Warn("TCP goes through user mode, which is slower: this kernel cannot carry it", "err", err,
-			"hint", mend.Here().Modules(mend.FastModules()...))
+	if t.transparent.start() != nil {
 		return
 	}
 	k := &kernelTCP{flows: t}
@@ -166,11 +163,10 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	}
 	<-t.chosen
 
+	made := sync.OnceFunc(func() { t.dialled(p.src.Addr()) })
+	defer made()
+
 	t.mu.Lock()
-	t.dials--
-	if t.bySource[p.src.Addr()]--; t.bySource[p.src.Addr()] == 0 {
-		delete(t.bySource, p.src.Addr())
-	}
 	// The policy looked before; an address may have become the host's own since.
 	self := err == nil && ownAddress(host, p.dst.Addr()) && !f.verdict.host
 	if f.passed = err == nil && !self; !f.passed {
@@ -190,13 +186,25 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 		return
 	}
 	t.carrier.syn(p.ip)
-	if app := t.awaitApp(f, p.flow); app != nil {
+	app := t.awaitApp(f, p.flow)
+	made()
+	if app != nil {
 		t.inspect(f, p, app, host, log)
 	} else {
 		reset(host)
 		log.fail(errAppGone)
 	}
 	t.forget(p.flow)
+}
+
+// dialled counts a connection of a sandbox as made, or not to be made.
+func (t *tcpFlows) dialled(src netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.dials--
+	if t.bySource[src]--; t.bySource[src] == 0 {
+		delete(t.bySource, src)
+	}
 }
 
 // relay joins the two halves: in a loop if both are the kernel's. It returns how many bytes the app has sent and received.

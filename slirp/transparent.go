@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -16,6 +17,8 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 const (
@@ -35,16 +38,20 @@ const (
 type transparent struct {
 	thread *thread
 	router *routeSocket
+	log    *slog.Logger
 
 	once      sync.Once
 	err       error
 	listeners [2]*net.TCPListener // IPv4, IPv6: where the SYNs go that whisk puts back on the uplink
 }
 
-// start switches it on. The error is final: this kernel lacks what is needed.
+// start switches it on. The error is final: this kernel lacks what is needed, and the log has what is lost by it.
 func (t *transparent) start() error {
 	t.once.Do(func() {
-		t.err = t.thread.do(t.apply)
+		if t.err = t.thread.do(t.apply); t.err != nil && !errors.Is(t.err, errThreadGone) {
+			t.log.Warn("TCP goes through user mode, which is slower, and apps do not see their clients' addresses", "err", t.err,
+				"hint", mend.Here().Modules(mend.FastModules()...))
+		}
 	})
 	return t.err
 }

@@ -1,6 +1,6 @@
 // Command outside is the internet that scripts reach: a name server that knows the records of its command line and nothing
-// else, and a web server on ports 80 and 443 of every address, which says which host it was asked for and redirects
-// /to/HOST there. It serves until it is killed, and prints "listening" once it does.
+// else, and a web server on ports 80 and 443 of every address, which says which host it was asked for, redirects
+// /to/HOST there and says the name server's address on /where. It serves until it is killed, and prints "listening" once it does.
 //
 //	outside ADDRESS RECORD...   such as: outside 127.0.0.1 'www.test. 60 A 192.0.2.1'
 package main
@@ -73,7 +73,10 @@ func serve(at string, lines []string) error {
 	if err != nil {
 		return fmt.Errorf("making a certificate: %w", err)
 	}
-	web := &http.Server{Handler: http.HandlerFunc(page), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	pages := http.NewServeMux()
+	pages.HandleFunc("/", page)
+	pages.HandleFunc("/where", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, at) })
+	web := &http.Server{Handler: pages, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	failed := make(chan error, 4)
 	for _, s := range []*dns.Server{{PacketConn: pc, Handler: handler}, {Listener: questions, Handler: handler}} {
 		go func() { failed <- s.ActivateAndServe() }()

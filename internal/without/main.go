@@ -3,7 +3,7 @@
 //
 //	without CALL[:ARG=VALUE]=ERRNO … -- PROGRAM ARG…
 //
-// ARG is the number of an argument, 0 to 5, and VALUE bits of it that must be set. It sets no_new_privs, so setuid
+// ARG is the number of an argument, 0 to 5, and VALUE bits of it that must be set, with == in place of = all of it. It sets no_new_privs, so setuid
 // helpers do not work in the program.
 package main
 
@@ -86,6 +86,10 @@ func rule(word string) ([]unix.SockFilter, error) {
 		return []unix.SockFilter{{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: nr}, answer}, nil
 	}
 	arg, value, ok := strings.Cut(condition, "=")
+	compare := uint16(unix.BPF_JSET)
+	if whole, is := strings.CutPrefix(value, "="); is {
+		compare, value = unix.BPF_JEQ, whole
+	}
 	n, err1 := strconv.ParseUint(arg, 10, 3)
 	v, err2 := strconv.ParseUint(value, 0, 32)
 	if !ok || err1 != nil || err2 != nil || n > 5 {
@@ -94,7 +98,7 @@ func rule(word string) ([]unix.SockFilter, error) {
 	return []unix.SockFilter{
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 4, K: nr},
 		{Code: load, K: uint32(16 + 8*n)},
-		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jf: 1, K: uint32(v)},
+		{Code: unix.BPF_JMP | compare | unix.BPF_K, Jf: 1, K: uint32(v)},
 		answer,
 		{Code: load, K: 0},
 	}, nil
