@@ -22,9 +22,13 @@ func Look(ctx context.Context, version string, dirs launcher.Dirs) (*Machine, er
 	here := userns.Here()
 	m := &Machine{
 		Files: os.DirFS("/"), Whisk: version, User: userns.Current(), Now: time.Now(),
-		NewUIDMap: here.NewUIDMap, NewGIDMap: here.NewGIDMap, NoNewPrivs: here.NoNewPrivs, directory: here.Directory,
+		NewUIDMap: here.NewUIDMap, NewGIDMap: here.NewGIDMap, NoNewPrivs: here.NoNewPrivs,
 		Data: dirs.Data, Leftovers: launcher.Unswept(dirs),
 		Refused: userns.Try(),
+	}
+	if here.Asks() != "" {
+		uids, gids, err := here.Directory(m.User)
+		m.Directory = &Answer{UIDs: uids, GIDs: gids, NoProgram: errors.Is(err, userns.ErrNoGetsubids), Error: word(err)}
 	}
 	var uts unix.Utsname
 	if unix.Uname(&uts) == nil {

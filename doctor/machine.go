@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"io/fs"
 	"strings"
 	"time"
@@ -44,7 +45,27 @@ type Machine struct {
 	Descriptors uint64 `json:"descriptors"`         // hard limit of open files, RLIMIT_NOFILE
 	Leftovers   bool   `json:"leftovers,omitempty"` // of killed keepers and commands
 
-	directory func(userns.User) (uids, gids []idtools.SubIDRange, err error)
+	// Directory is what a directory service answers; nil where none is asked for sub-ids.
+	Directory *Answer `json:"directory,omitempty"`
+}
+
+// Answer is a directory service's, of the user's sub-ids.
+type Answer struct {
+	UIDs      []idtools.SubIDRange `json:"uids,omitempty"`
+	GIDs      []idtools.SubIDRange `json:"gids,omitempty"`
+	NoProgram bool                 `json:"no_program,omitempty"` // getsubids(1) is not installed
+	Error     string               `json:"error,omitempty"`
+}
+
+// ask gives the answer as userns asks for it.
+func (a *Answer) ask(userns.User) (uids, gids []idtools.SubIDRange, err error) {
+	switch {
+	case a.NoProgram:
+		return nil, nil, userns.ErrNoGetsubids
+	case a.Error != "":
+		return nil, nil, errors.New(a.Error)
+	}
+	return a.UIDs, a.GIDs, nil
 }
 
 // FileSystem is statfs(2) of a folder.
@@ -100,7 +121,11 @@ func (m *Machine) has(path string) bool {
 // name is the user's, or the number of one without.
 func (m *Machine) name() string { return m.User.String() }
 
-// system is what userns decides the id map on. A directory service is asked on the machine itself only.
+// system is what userns decides the id map on.
 func (m *Machine) system() userns.System {
-	return userns.System{Files: m.Files, NewUIDMap: m.NewUIDMap, NewGIDMap: m.NewGIDMap, NoNewPrivs: m.NoNewPrivs, Directory: m.directory}
+	s := userns.System{Files: m.Files, NewUIDMap: m.NewUIDMap, NewGIDMap: m.NewGIDMap, NoNewPrivs: m.NoNewPrivs}
+	if m.Directory != nil {
+		s.Directory = m.Directory.ask
+	}
+	return s
 }

@@ -45,7 +45,8 @@ func userNamespaces(m *Machine, d mend.Distro) []Finding {
 // ofHelpers tells whether a cause is newuidmap's and newgidmap's, or the ranges'.
 func ofHelpers(c userns.Cause) bool {
 	switch c {
-	case userns.CauseHelperMissing, userns.CauseHelperPowerless, userns.CauseHelperRefused, userns.CauseNoRange, userns.CauseRangeTooSmall:
+	case userns.CauseHelperMissing, userns.CauseHelperPowerless, userns.CauseHelperRefused, userns.CauseNoRange, userns.CauseRangeTooSmall,
+		userns.CauseDirectoryNoRange, userns.CauseDirectorySilent:
 		return true
 	}
 	return false
@@ -114,7 +115,10 @@ func subIDs(m *Machine, d mend.Distro) []Finding {
 		f.Found = got.String()
 	}
 	first, count, serr := s.Spare(m.User)
-	if f.Level != OK && serr == nil {
+	switch {
+	case f.Cause == string(userns.CauseDirectorySilent) && m.Directory != nil && m.Directory.NoProgram:
+		f.repair.install(mend.Getsubids, "getsubids")
+	case f.Level != OK && serr == nil && s.Asks() == "": // what root writes into the files nobody reads where a directory is asked
 		f.repair.subIDs = mend.SubIDLine(m.name(), first, count)
 	}
 	out := []Finding{f}

@@ -14,12 +14,14 @@ const (
 	IDHelpers Package = iota // newuidmap and newgidmap
 	AppArmor                 // apparmor_parser
 	UserBus                  // a D-Bus for each login
+	Getsubids                // getsubids
 )
 
 // command is the package's name and what installs it; "" where the family has none.
 func (d Distro) command(p Package) (install, name string) {
 	names := map[Package]map[Family]string{
 		IDHelpers: {Debian: "uidmap", Ubuntu: "uidmap", Fedora: "shadow-utils", Arch: "shadow", SUSE: "shadow", Alpine: "shadow-subids"},
+		Getsubids: {Debian: "uidmap", Ubuntu: "uidmap", Fedora: "shadow-utils-subid", Arch: "shadow", SUSE: "shadow", Alpine: "shadow-subids"},
 		UserBus:   {Debian: "dbus-user-session", Ubuntu: "dbus-user-session"}, // the others' dbus or dbus-broker has it
 		AppArmor:  {Debian: "apparmor", Ubuntu: "apparmor", Arch: "apparmor", SUSE: "apparmor-parser", Alpine: "apparmor"},
 	}
@@ -35,8 +37,8 @@ func (d Distro) Install(p Package) string {
 	if install, name := d.command(p); install != "" && name != "" {
 		return d.Root(install + " " + name)
 	}
-	what := map[Package]string{IDHelpers: "newuidmap and newgidmap", AppArmor: "apparmor_parser", UserBus: "a D-Bus for each login"}[p]
-	return "install " + what + " (Debian's package is " + map[Package]string{IDHelpers: "uidmap", AppArmor: "apparmor", UserBus: "dbus-user-session"}[p] + ")"
+	what := map[Package]string{IDHelpers: "newuidmap and newgidmap", AppArmor: "apparmor_parser", UserBus: "a D-Bus for each login", Getsubids: "getsubids"}[p]
+	return "install " + what + " (Debian's package is " + map[Package]string{IDHelpers: "uidmap", AppArmor: "apparmor", UserBus: "dbus-user-session", Getsubids: "uidmap"}[p] + ")"
 }
 
 // InstallAsRoot is Install for a shell that is root's; empty where nothing is known.
