@@ -25,6 +25,9 @@ func machine(t *testing.T, a *txtar.Archive) *Machine {
 	for _, f := range a.Files {
 		if name, ok := strings.CutPrefix(f.Name, "root/"); ok {
 			files[name] = &fstest.MapFile{Data: f.Data, Mode: 0o644}
+			if strings.HasSuffix(name, "/bus") {
+				files[name].Mode = fs.ModeSocket | 0o600
+			}
 		}
 		if f.Name == "machine.json" {
 			dec := json.NewDecoder(strings.NewReader(string(f.Data)))

@@ -23,7 +23,8 @@ func Look(ctx context.Context, version string, dirs launcher.Dirs) (*Machine, er
 	m := &Machine{
 		Files: os.DirFS("/"), Whisk: version, User: userns.Current(), Now: time.Now(),
 		NewUIDMap: here.NewUIDMap, NewGIDMap: here.NewGIDMap, NoNewPrivs: here.NoNewPrivs,
-		Data: dirs.Data, Leftovers: launcher.Unswept(dirs),
+		RuntimeDir: os.Getenv("XDG_RUNTIME_DIR"),
+		Data:       dirs.Data, Leftovers: launcher.Unswept(dirs),
 		Refused: userns.Try(),
 	}
 	if here.Asks() != "" {

@@ -27,6 +27,8 @@ type Machine struct {
 	NewGIDMap  userns.Helper `json:"newgidmap"`
 	NoNewPrivs bool          `json:"no_new_privs,omitempty"`
 
+	RuntimeDir string `json:"runtime_dir,omitempty"` // XDG_RUNTIME_DIR
+
 	// NoData is why Data could not be made, or is not for this whisk; nil: it is there.
 	NoData *Refusal   `json:"no_data,omitempty"`
 	Data   string     `json:"data"`  // where images, volumes and sandboxes are kept
