@@ -8,6 +8,7 @@ import (
 
 	"github.com/rootless-containers/rootlesskit/v3/pkg/parent/idtools"
 
+	"github.com/whisk-sandbox/whisk/image"
 	"github.com/whisk-sandbox/whisk/userns"
 )
 
@@ -19,8 +20,9 @@ type Machine struct {
 	Kernel string      `json:"kernel"` // release, uname(2)
 	Arch   string      `json:"arch"`
 	User   userns.User `json:"user"`
-	Exe    string      `json:"exe"`   // whisk's own file
-	Built  time.Time   `json:"built"` // its modification time; releases have their commit's
+	Groups []uint32    `json:"groups,omitempty"` // the user's further ones
+	Exe    string      `json:"exe"`              // whisk's own file
+	Built  time.Time   `json:"built"`            // the commit that it is of; zero where nobody wrote that down
 	Now    time.Time   `json:"now"`
 
 	NewUIDMap  userns.Helper `json:"newuidmap"`
@@ -28,6 +30,10 @@ type Machine struct {
 	NoNewPrivs bool          `json:"no_new_privs,omitempty"`
 
 	RuntimeDir string `json:"runtime_dir,omitempty"` // XDG_RUNTIME_DIR
+
+	ReadOnlyEtc bool   `json:"read_only_etc,omitempty"` // what a mend writes there fails
+	Pod         bool   `json:"pod,omitempty"`           // Kubernetes has started this
+	Ping        string `json:"ping,omitempty"`          // error of a socket for echo requests, icmp(7)
 
 	// NoData is why Data could not be made, or is not for this whisk; nil: it is there.
 	NoData *Refusal   `json:"no_data,omitempty"`
@@ -90,15 +96,20 @@ type Refusal struct {
 
 // Inside is what a stage found in namespaces of its own. Each field but Store is an error, empty where all is well.
 type Inside struct {
-	Namespaces string   `json:"namespaces,omitempty"` // all those of a sandbox at once
-	Proc       string   `json:"proc,omitempty"`       // a /proc of its own
-	Overlay    string   `json:"overlay,omitempty"`
-	Tables     string   `json:"tables,omitempty"`
-	TProxy     string   `json:"tproxy,omitempty"`
-	Socket     string   `json:"socket,omitempty"`
-	Apart      string   `json:"apart,omitempty"`
-	Store      *Refusal `json:"store,omitempty"`
-	Images     int      `json:"images"`
+	Namespaces string `json:"namespaces,omitempty"` // all those of a sandbox at once
+	Proc       string `json:"proc,omitempty"`       // a /proc of its own
+	Overlay    string `json:"overlay,omitempty"`
+	Tables     string `json:"tables,omitempty"`
+	TProxy     string `json:"tproxy,omitempty"`
+	Socket     string `json:"socket,omitempty"`
+	Apart      string `json:"apart,omitempty"`
+	// Notify and Trace are tried with one id only: a filter that whisk itself answers for, and a process that is stopped
+	// to be moved.
+	Notify  string         `json:"notify,omitempty"`
+	Trace   string         `json:"trace,omitempty"`
+	Store   *Refusal       `json:"store,omitempty"`
+	Images  int            `json:"images"`
+	Damaged []image.Damage `json:"damaged,omitempty"`
 }
 
 // text reads a file of the machine, trimmed; empty where it is not there or may not be read.

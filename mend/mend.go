@@ -77,6 +77,21 @@ func (d Distro) SubIDs(user string, first, count uint64) string {
 	return fmt.Sprintf("sudo usermod --add-subuids %d-%d --add-subgids %[1]d-%[2]d %s", first, first+count-1, Quote(user))
 }
 
+// MoveSubIDs takes from a user what somebody else has been given as well, and gives count ids from first on in its place.
+func (d Distro) MoveSubIDs(user string, first, count uint64, uids, gids [][2]uint64) string {
+	if d.Family == Alpine {
+		return "doas sed -i " + Quote("/^"+user+":/d") + " /etc/subuid /etc/subgid && " + d.SubIDs(user, first, count)
+	}
+	line := "sudo usermod"
+	for _, r := range uids {
+		line += fmt.Sprintf(" --del-subuids %d-%d", r[0], r[1])
+	}
+	for _, r := range gids {
+		line += fmt.Sprintf(" --del-subgids %d-%d", r[0], r[1])
+	}
+	return line + strings.TrimPrefix(d.SubIDs(user, first, count), "sudo usermod")
+}
+
 // SubIDLine is an entry of subuid(5) and subgid(5).
 func SubIDLine(user string, first, count uint64) string {
 	return fmt.Sprintf("%s:%d:%d", user, first, count)
@@ -93,6 +108,24 @@ func (d Distro) SUIDMount(mountpoint string) string {
 // Modules loads kernel modules, modprobe(8).
 func (d Distro) Modules(names ...string) string {
 	return d.Root("modprobe -a " + strings.Join(names, " "))
+}
+
+// KernelModules is the package with the kernel's modules that are not on disk: distributions keep what small machines do
+// without in one of its own.
+func (d Distro) KernelModules(release string) string {
+	switch d.Family {
+	case Debian: // linux-image-cloud-amd64 has fewer
+		return d.Root("apt-get install -y linux-image-$(dpkg --print-architecture)") + " && start the machine anew with it"
+	case Ubuntu:
+		return d.Root("apt-get install -y linux-modules-extra-" + Quote(release))
+	case Fedora:
+		return d.Root("dnf install -y kernel-modules-" + Quote(release))
+	case SUSE: // kernel-default-base has fewer
+		return d.Root("zypper --non-interactive install kernel-default") + " && start the machine anew with it"
+	case Alpine: // linux-virt has fewer
+		return d.Root("apk add linux-lts") + " && start the machine anew with it"
+	}
+	return "install your kernel's package of further modules"
 }
 
 // FastModules are what TCP needs that the kernel carries.
