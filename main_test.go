@@ -24,6 +24,10 @@ const (
 	envBreach = "WHISK_TEST_BREACH" // a whisk whose walls can be taken down, see internal/wall
 	envImages = "WHISK_TEST_IMAGES" // the fixture images' OCI layout
 	envOneID  = "WHISK_TEST_ONE_ID" // set where this user owns no subordinate ids
+
+	// envPrograms is a folder: what the scripts run is built into it, and nothing else happens. With this test's own binary
+	// and testdata it is all that a machine without Go needs, which is then told of it by the variables above.
+	envPrograms = "WHISK_TEST_PROGRAMS"
 )
 
 // TestMain builds whisk as it is released and the fixture images, then runs the tests as an ordinary user: started
@@ -35,6 +39,13 @@ func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
 	flag.Parse()
+	if dir := os.Getenv(envPrograms); dir != "" {
+		if err := buildPrograms(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "main_test:", err)
+			return 1
+		}
+		return 0
+	}
 	if flag.Lookup("test.list").Value.String() != "" || os.Getenv(envBinary) != "" {
 		return m.Run()
 	}
@@ -66,34 +77,8 @@ func prepare() (dir string, err error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return dir, err
 	}
-	binary := filepath.Join(dir, "whisk")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w -X main.version=0.0.0-test", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("building whisk: %w\n%s", err, out)
-	}
-	outside := exec.Command("go", "build", "-o", filepath.Join(dir, "outside"), "./internal/outside")
-	if out, err := outside.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("building the scripts' internet: %w\n%s", err, out)
-	}
-	breach := filepath.Join(dir, "breach", "whisk")
-	build = exec.Command("go", "build", "-tags", "breach", "-trimpath", "-ldflags=-s -w", "-o", breach, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("building a whisk without walls: %w\n%s", err, out)
-	}
-	build = exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "without"), "./internal/without")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("building internal/without: %w\n%s", err, out)
-	}
-	if err := buildStranger(filepath.Join(dir, "stranger")); err != nil {
+	if err := buildPrograms(dir); err != nil {
 		return dir, err
-	}
-	build = exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "gosu"), "./internal/gosu")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // images have no libraries for it
-	if out, err := build.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("building internal/gosu: %w\n%s", err, out)
 	}
 	images := exec.Command("testdata/images/build")
 	images.Stderr = os.Stderr
@@ -101,7 +86,28 @@ func prepare() (dir string, err error) {
 	if err != nil {
 		return dir, fmt.Errorf("building the fixture images: %w", err)
 	}
-	return dir, errors.Join(os.Setenv(envBinary, binary), os.Setenv(envBreach, breach), os.Setenv(envImages, strings.TrimSpace(string(layout))))
+	return dir, errors.Join(os.Setenv(envBinary, filepath.Join(dir, "whisk")), os.Setenv(envBreach, filepath.Join(dir, "breach", "whisk")), os.Setenv(envImages, strings.TrimSpace(string(layout))))
+}
+
+// buildPrograms builds what the scripts run: whisk, one without walls, and their helpers.
+func buildPrograms(dir string) error {
+	for _, p := range []struct {
+		what string
+		args []string
+	}{
+		{"whisk", []string{"-ldflags=-s -w -X main.version=0.0.0-test", "-o", filepath.Join(dir, "whisk"), "."}},
+		{"the scripts' internet", []string{"-o", filepath.Join(dir, "outside"), "./internal/outside"}},
+		{"a whisk without walls", []string{"-tags", "breach", "-ldflags=-s -w", "-o", filepath.Join(dir, "breach", "whisk"), "."}},
+		{"internal/without", []string{"-ldflags=-s -w", "-o", filepath.Join(dir, "without"), "./internal/without"}},
+		{"internal/gosu", []string{"-ldflags=-s -w", "-o", filepath.Join(dir, "gosu"), "./internal/gosu"}},
+	} {
+		build := exec.Command("go", append([]string{"build", "-trimpath"}, p.args...)...)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // images have no libraries for them
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("building %s: %w\n%s", p.what, err, out)
+		}
+	}
+	return buildStranger(filepath.Join(dir, "stranger"))
 }
 
 // buildStranger builds internal/stranger, and as root makes it set-user-id of a user of its own.

@@ -28,7 +28,7 @@ Example:
 const unfit = status(1)
 
 func (d *doctorCmd) run(ctx context.Context, c *call) error {
-	m, err := doctor.Look(ctx, c.version, c.dirs)
+	m, err := doctor.Look(ctx, doctor.Build{Version: c.version, Date: c.date}, c.dirs)
 	if err != nil {
 		return err
 	}

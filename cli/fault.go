@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -51,12 +52,15 @@ func (c *call) fault(err error) int {
 // isBare tells whether an error ends with the kernel's no, which says nothing of whose it is. It may have come from a
 // keeper, as text.
 func isBare(message string) bool {
-	for _, e := range []unix.Errno{unix.EPERM, unix.ENOSYS, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT} {
-		if strings.HasSuffix(message, ": "+e.Error()) {
-			return true
-		}
+	ends := func(errnos ...unix.Errno) bool {
+		return slices.ContainsFunc(errnos, func(e unix.Errno) bool { return strings.HasSuffix(message, ": "+e.Error()) })
 	}
-	return false
+	if ends(unix.EPERM, unix.ENOSYS, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EROFS, unix.ENOSPC, unix.EDQUOT) {
+		return true
+	}
+	// Elsewhere these two are of a path or a value that the user has named.
+	mounting := slices.ContainsFunc([]string{"mount ", "make namespaces", "make mounts", "change root", "whisk's folder"}, func(s string) bool { return strings.Contains(message, s) })
+	return mounting && ends(unix.EACCES, unix.EINVAL)
 }
 
 // warn prints one line to standard error.

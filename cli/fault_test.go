@@ -176,3 +176,24 @@ func FuzzPrintable(f *testing.F) {
 		}
 	})
 }
+
+// The kernel's no is never all that is said; what is wrong with a name that was typed is not the machine's doing.
+func TestNoBareRefusal(t *testing.T) {
+	for message, want := range map[string]bool{
+		"make namespaces: operation not permitted":                       true,
+		"starting web: mount /proc: operation not permitted":             true,
+		"mount overlay: invalid argument":                                true,
+		"mount tmpfs on /run: permission denied":                         true,
+		"change root: invalid argument":                                  true,
+		"make whisk's folder: mkdir /home/a: permission denied":          true,
+		"make whisk's folder: mkdir /home/a: read-only file system":      true,
+		"write record: write /home/a/spec.json: no space left on device": true,
+		"open whisk.toml: permission denied":                             false,
+		"--ip: invalid argument":                                         false,
+		"operation not permitted by policy":                              false,
+	} {
+		if got := isBare(message); got != want {
+			t.Errorf("isBare(%q) = %v, want %v", message, got, want)
+		}
+	}
+}

@@ -45,7 +45,11 @@ func (u *uninstallCmd) run(ctx context.Context, c *call) error {
 	program := c.program()
 	doomed := program
 	if u.Purge {
-		doomed = append(c.kept(), program...)
+		kept, err := c.kept()
+		if err != nil {
+			return err
+		}
+		doomed = append(kept, program...)
 	}
 	switch {
 	case len(doomed) > 0:
@@ -54,31 +58,24 @@ func (u *uninstallCmd) run(ctx context.Context, c *call) error {
 	default:
 		return usage("whisk uninstall --purge removes what it keeps for you", "this whisk was not installed into your home directory, so it is not for it to remove")
 	}
-	running, err := c.running()
+	stores, err := c.stores()
 	if err != nil {
 		return err
 	}
-	if len(running) > 0 && !u.Force {
-		var names []string
-		for _, r := range running {
-			names = append(names, displayName(&r))
-		}
-		return usage("whisk stop "+strings.Join(names, " ")+"; or --force kills them", "sandboxes are running: %s", strings.Join(names, ", "))
+	if err := u.idle(stores); err != nil {
+		return err
 	}
 	if err := u.ask(c, doomed); err != nil {
 		return err
 	}
-	for _, r := range running {
-		if err := c.end(ctx, &r, keeper.DownRequest{Timeout: new(time.Duration)}); err != nil {
+	for _, s := range stores {
+		if err := s.halt(ctx); err != nil {
 			return err
 		}
-	}
-	if err := c.awaitKeepers(ctx); err != nil {
-		return err
-	}
-	if u.Purge {
-		if err := c.purge(ctx); err != nil {
-			return err
+		if u.Purge {
+			if err := s.purge(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	for _, path := range program {
@@ -99,6 +96,50 @@ func (u *uninstallCmd) run(ctx context.Context, c *call) error {
 		c.hint("the program itself is not in your home directory: it is for whoever installed it to remove")
 	}
 	return nil
+}
+
+// stores are the call as it is, and for another store that the user may have: the one that was whisk's before config.toml
+// named another place.
+func (c *call) stores() ([]*call, error) {
+	first, err := launcher.FindDirs(c.getenv, os.Getuid(), "")
+	if err != nil || first == c.dirs {
+		return []*call{c}, err
+	}
+	other := *c
+	other.dirs = first
+	return []*call{c, &other}, nil
+}
+
+// idle refuses to go on while sandboxes run, but by force.
+func (u *uninstallCmd) idle(stores []*call) error {
+	var names []string
+	for _, s := range stores {
+		running, err := s.running()
+		if err != nil {
+			return err
+		}
+		for _, r := range running {
+			names = append(names, displayName(&r))
+		}
+	}
+	if len(names) > 0 && !u.Force {
+		return usage("whisk stop "+strings.Join(names, " ")+"; or --force kills them", "sandboxes are running: %s", strings.Join(names, ", "))
+	}
+	return nil
+}
+
+// halt kills what runs, and returns when no keeper is left.
+func (c *call) halt(ctx context.Context) error {
+	running, err := c.running()
+	if err != nil {
+		return err
+	}
+	for _, r := range running {
+		if err := c.end(ctx, &r, keeper.DownRequest{Timeout: new(time.Duration)}); err != nil {
+			return err
+		}
+	}
+	return c.awaitKeepers(ctx)
 }
 
 // running lists the sandboxes that run.
@@ -141,14 +182,20 @@ func (u *uninstallCmd) ask(c *call, doomed []string) error {
 }
 
 // kept are the folders and files of whisk's that --purge removes.
-func (c *call) kept() []string {
-	var all []string
-	for _, path := range []string{c.dirs.Data, c.dirs.Run, config.UserFile(os.LookupEnv, c.getenv("HOME"))} {
-		if _, err := os.Lstat(path); err == nil {
-			all = append(all, path)
-		}
+func (c *call) kept() ([]string, error) {
+	stores, err := c.stores()
+	if err != nil {
+		return nil, err
 	}
-	return all
+	var all []string
+	for _, s := range stores {
+		all = append(all, s.dirs.Data, s.dirs.Run)
+	}
+	all = append(all, config.UserFile(os.LookupEnv, c.getenv("HOME")))
+	return slices.DeleteFunc(all, func(path string) bool {
+		_, err := os.Lstat(path)
+		return err != nil
+	}), nil
 }
 
 // purge removes them. What is not whisk's stays, and so do the folders that hold it.

@@ -3,10 +3,14 @@ package doctor
 import (
 	"encoding/json"
 	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -25,6 +29,9 @@ func machine(t *testing.T, a *txtar.Archive) *Machine {
 	for _, f := range a.Files {
 		if name, ok := strings.CutPrefix(f.Name, "root/"); ok {
 			files[name] = &fstest.MapFile{Data: f.Data, Mode: 0o644}
+			if strings.HasSuffix(name, "/bus") {
+				files[name].Mode = fs.ModeSocket | 0o600
+			}
 		}
 		if f.Name == "machine.json" {
 			dec := json.NewDecoder(strings.NewReader(string(f.Data)))
@@ -257,4 +264,90 @@ func TestColourIsOnTheMarksOnly(t *testing.T) {
 	if want := "\x1b[31mproblem\x1b[0m  x  a?b\n"; !strings.HasPrefix(got, want) || strings.Count(got, "\x1b") != 2 {
 		t.Errorf("Text = %q, want it to begin with %q", got, want)
 	}
+}
+
+// Every cause that a probe names is that of a machine in testdata, whose table and script can be looked at.
+func TestEachCauseHasAMachine(t *testing.T) {
+	seen := map[string]bool{}
+	paths, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no machines in testdata: %v", err)
+	}
+	for _, path := range paths {
+		a, err := txtar.ParseFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range Examine(machine(t, a)).Findings {
+			seen[f.Cause] = true
+		}
+	}
+	causes := causesIn(t, ".", "../userns", "../launcher/cgroup")
+	if len(causes) < 40 {
+		t.Fatalf("%d causes found in the code: %q", len(causes), causes)
+	}
+	for _, c := range causes {
+		if !seen[c] {
+			t.Errorf("no machine in testdata has the cause %q", c)
+		}
+	}
+}
+
+// causesIn lists the texts that the code in these folders gives as a cause: f.Cause = "x", Cause: "x" and constants of the type
+// Cause.
+func causesIn(t *testing.T, dirs ...string) []string {
+	t.Helper()
+	var causes []string
+	text := func(e ast.Expr) {
+		if lit, ok := e.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			causes = append(causes, strings.Trim(lit.Value, `"`))
+		}
+	}
+	named := func(e ast.Expr) bool {
+		switch e := e.(type) {
+		case *ast.SelectorExpr:
+			return e.Sel.Name == "Cause"
+		case *ast.Ident:
+			return e.Name == "Cause"
+		}
+		return false
+	}
+	for _, dir := range dirs {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(parsed, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.AssignStmt:
+					for i, l := range n.Lhs {
+						if named(l) && len(n.Rhs) == len(n.Lhs) {
+							text(n.Rhs[i])
+						}
+					}
+				case *ast.KeyValueExpr:
+					if named(n.Key) {
+						text(n.Value)
+					}
+				case *ast.ValueSpec:
+					if n.Type != nil && named(n.Type) {
+						for _, v := range n.Values {
+							text(v)
+						}
+					}
+				}
+				return true
+			})
+		}
+	}
+	slices.Sort(causes)
+	return slices.Compact(causes)
 }

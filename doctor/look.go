@@ -16,25 +16,40 @@ import (
 	"github.com/whisk-sandbox/whisk/userns"
 )
 
-// Look looks at this machine and tries on it what only trying tells; it leaves nothing behind but whisk's own empty
-// folder. What it cannot find out is part of the Machine, never an error, except that ctx has ended.
-func Look(ctx context.Context, version string, dirs launcher.Dirs) (*Machine, error) {
+// Build is what a whisk was made of: a version, and its commit's date as RFC 3339 has it, or "".
+type Build struct{ Version, Date string }
+
+// Look looks at this machine and tries on it what only trying tells; it changes nothing, and leaves nothing behind. What it
+// cannot find out is part of the Machine, never an error, except that ctx has ended.
+func Look(ctx context.Context, b Build, dirs launcher.Dirs) (*Machine, error) {
 	here := userns.Here()
 	m := &Machine{
-		Files: os.DirFS("/"), Whisk: version, User: userns.Current(), Now: time.Now(),
-		NewUIDMap: here.NewUIDMap, NewGIDMap: here.NewGIDMap, NoNewPrivs: here.NoNewPrivs, directory: here.Directory,
-		Data: dirs.Data, Leftovers: launcher.Unswept(dirs),
+		Files: os.DirFS("/"), Whisk: b.Version, User: userns.Current(), Now: time.Now(),
+		NewUIDMap: here.NewUIDMap, NewGIDMap: here.NewGIDMap, NoNewPrivs: here.NoNewPrivs,
+		RuntimeDir: os.Getenv("XDG_RUNTIME_DIR"),
+		Data:       dirs.Data, Leftovers: launcher.Unswept(dirs),
 		Refused: userns.Try(),
 	}
+	if here.Asks() != "" {
+		uids, gids, err := here.Directory(m.User)
+		m.Directory = &Answer{UIDs: uids, GIDs: gids, NoProgram: errors.Is(err, userns.ErrNoGetsubids), Error: word(err)}
+	}
+	if made, err := time.Parse(time.RFC3339, b.Date); err == nil {
+		m.Built = made
+	}
+	if groups, err := unix.Getgroups(); err == nil {
+		for _, g := range groups {
+			m.Groups = append(m.Groups, uint32(g))
+		}
+	}
+	m.ReadOnlyEtc = statfs("/etc").ReadOnly
+	m.Pod = os.Getenv("KUBERNETES_SERVICE_HOST") != ""
 	var uts unix.Utsname
 	if unix.Uname(&uts) == nil {
 		m.Kernel, m.Arch = text(uts.Release[:]), text(uts.Machine[:])
 	}
 	if exe, err := os.Readlink("/proc/self/exe"); err == nil {
 		m.Exe = exe
-		if st, err := os.Stat(exe); err == nil {
-			m.Built = st.ModTime()
-		}
 	}
 	if err := rights.CheckSeccomp(); err != nil {
 		m.Seccomp = err.Error()
@@ -47,9 +62,8 @@ func Look(ctx context.Context, version string, dirs launcher.Dirs) (*Machine, er
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
 		m.Descriptors = files.Max
 	}
-	if err := dirs.Upgrade(); err != nil {
-		m.NoData = refusalOf(err)
-	} else if err := dirs.Make(); err != nil {
+	m.Ping = word(tryPing())
+	if err := dirs.Fits(); err != nil {
 		m.NoData = refusalOf(err)
 	}
 	m.Store = statfs(dirs.Data)
@@ -59,6 +73,15 @@ func Look(ctx context.Context, version string, dirs launcher.Dirs) (*Machine, er
 		}
 	}
 	return m, nil
+}
+
+// tryPing makes the socket that an app's echo requests leave the machine through.
+func tryPing() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err
 }
 
 func text(c []byte) string {
@@ -85,7 +108,7 @@ func statfs(dir string) FileSystem {
 
 // lookInside starts the stage and takes what it says.
 func (m *Machine) lookInside(ctx context.Context, dirs launcher.Dirs) error {
-	found, err := runStage(ctx, dirs)
+	found, err := runStage(ctx, dirs, m.Store.At)
 	if ctx.Err() != nil {
 		return fmt.Errorf("examining the machine: %w", ctx.Err())
 	}

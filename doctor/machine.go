@@ -1,12 +1,14 @@
 package doctor
 
 import (
+	"errors"
 	"io/fs"
 	"strings"
 	"time"
 
 	"github.com/rootless-containers/rootlesskit/v3/pkg/parent/idtools"
 
+	"github.com/whisk-sandbox/whisk/image"
 	"github.com/whisk-sandbox/whisk/userns"
 )
 
@@ -18,13 +20,20 @@ type Machine struct {
 	Kernel string      `json:"kernel"` // release, uname(2)
 	Arch   string      `json:"arch"`
 	User   userns.User `json:"user"`
-	Exe    string      `json:"exe"`   // whisk's own file
-	Built  time.Time   `json:"built"` // its modification time; releases have their commit's
+	Groups []uint32    `json:"groups,omitempty"` // the user's further ones
+	Exe    string      `json:"exe"`              // whisk's own file
+	Built  time.Time   `json:"built"`            // the commit that it is of; zero where nobody wrote that down
 	Now    time.Time   `json:"now"`
 
 	NewUIDMap  userns.Helper `json:"newuidmap"`
 	NewGIDMap  userns.Helper `json:"newgidmap"`
 	NoNewPrivs bool          `json:"no_new_privs,omitempty"`
+
+	RuntimeDir string `json:"runtime_dir,omitempty"` // XDG_RUNTIME_DIR
+
+	ReadOnlyEtc bool   `json:"read_only_etc,omitempty"` // what a mend writes there fails
+	Pod         bool   `json:"pod,omitempty"`           // Kubernetes has started this
+	Ping        string `json:"ping,omitempty"`          // error of a socket for echo requests, icmp(7)
 
 	// NoData is why Data could not be made, or is not for this whisk; nil: it is there.
 	NoData *Refusal   `json:"no_data,omitempty"`
@@ -44,7 +53,27 @@ type Machine struct {
 	Descriptors uint64 `json:"descriptors"`         // hard limit of open files, RLIMIT_NOFILE
 	Leftovers   bool   `json:"leftovers,omitempty"` // of killed keepers and commands
 
-	directory func(userns.User) (uids, gids []idtools.SubIDRange, err error)
+	// Directory is what a directory service answers; nil where none is asked for sub-ids.
+	Directory *Answer `json:"directory,omitempty"`
+}
+
+// Answer is a directory service's, of the user's sub-ids.
+type Answer struct {
+	UIDs      []idtools.SubIDRange `json:"uids,omitempty"`
+	GIDs      []idtools.SubIDRange `json:"gids,omitempty"`
+	NoProgram bool                 `json:"no_program,omitempty"` // getsubids(1) is not installed
+	Error     string               `json:"error,omitempty"`
+}
+
+// ask gives the answer as userns asks for it.
+func (a *Answer) ask(userns.User) (uids, gids []idtools.SubIDRange, err error) {
+	switch {
+	case a.NoProgram:
+		return nil, nil, userns.ErrNoGetsubids
+	case a.Error != "":
+		return nil, nil, errors.New(a.Error)
+	}
+	return a.UIDs, a.GIDs, nil
 }
 
 // FileSystem is statfs(2) of a folder.
@@ -67,15 +96,20 @@ type Refusal struct {
 
 // Inside is what a stage found in namespaces of its own. Each field but Store is an error, empty where all is well.
 type Inside struct {
-	Namespaces string   `json:"namespaces,omitempty"` // all those of a sandbox at once
-	Proc       string   `json:"proc,omitempty"`       // a /proc of its own
-	Overlay    string   `json:"overlay,omitempty"`
-	Tables     string   `json:"tables,omitempty"`
-	TProxy     string   `json:"tproxy,omitempty"`
-	Socket     string   `json:"socket,omitempty"`
-	Apart      string   `json:"apart,omitempty"`
-	Store      *Refusal `json:"store,omitempty"`
-	Images     int      `json:"images"`
+	Namespaces string `json:"namespaces,omitempty"` // all those of a sandbox at once
+	Proc       string `json:"proc,omitempty"`       // a /proc of its own
+	Overlay    string `json:"overlay,omitempty"`
+	Tables     string `json:"tables,omitempty"`
+	TProxy     string `json:"tproxy,omitempty"`
+	Socket     string `json:"socket,omitempty"`
+	Apart      string `json:"apart,omitempty"`
+	// Notify and Trace are tried with one id only: a filter that whisk itself answers for, and a process that is stopped
+	// to be moved.
+	Notify  string         `json:"notify,omitempty"`
+	Trace   string         `json:"trace,omitempty"`
+	Store   *Refusal       `json:"store,omitempty"`
+	Images  int            `json:"images"`
+	Damaged []image.Damage `json:"damaged,omitempty"`
 }
 
 // text reads a file of the machine, trimmed; empty where it is not there or may not be read.
@@ -100,7 +134,11 @@ func (m *Machine) has(path string) bool {
 // name is the user's, or the number of one without.
 func (m *Machine) name() string { return m.User.String() }
 
-// system is what userns decides the id map on. A directory service is asked on the machine itself only.
+// system is what userns decides the id map on.
 func (m *Machine) system() userns.System {
-	return userns.System{Files: m.Files, NewUIDMap: m.NewUIDMap, NewGIDMap: m.NewGIDMap, NoNewPrivs: m.NoNewPrivs, Directory: m.directory}
+	s := userns.System{Files: m.Files, NewUIDMap: m.NewUIDMap, NewGIDMap: m.NewGIDMap, NoNewPrivs: m.NoNewPrivs}
+	if m.Directory != nil {
+		s.Directory = m.Directory.ask
+	}
+	return s
 }

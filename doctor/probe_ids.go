@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/whisk-sandbox/whisk/mend"
@@ -45,7 +44,8 @@ func userNamespaces(m *Machine, d mend.Distro) []Finding {
 // ofHelpers tells whether a cause is newuidmap's and newgidmap's, or the ranges'.
 func ofHelpers(c userns.Cause) bool {
 	switch c {
-	case userns.CauseHelperMissing, userns.CauseHelperPowerless, userns.CauseHelperRefused, userns.CauseNoRange, userns.CauseRangeTooSmall:
+	case userns.CauseHelperMissing, userns.CauseHelperPowerless, userns.CauseHelperRefused, userns.CauseNoRange, userns.CauseRangeTooSmall,
+		userns.CauseDirectoryNoRange, userns.CauseDirectorySilent:
 		return true
 	}
 	return false
@@ -75,12 +75,7 @@ func otherNamespaces(m *Machine, d mend.Distro) []Finding {
 }
 
 // loosen is what makes a container around whisk, or else a service, let sandboxes be built.
-func (m *Machine) loosen() string {
-	if m.container() == "" {
-		return "start whisk outside of the service that withholds it (RestrictNamespaces=, SystemCallFilter= and ProtectProc= of systemd.exec(5))"
-	}
-	return "start the outer container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined (podman: --security-opt unmask=ALL)"
-}
+func (m *Machine) loosen() string { return mend.Loosen(m.container() != "") }
 
 // subIDs tells of the ranges in subuid(5) and subgid(5).
 func subIDs(m *Machine, d mend.Distro) []Finding {
@@ -114,7 +109,10 @@ func subIDs(m *Machine, d mend.Distro) []Finding {
 		f.Found = got.String()
 	}
 	first, count, serr := s.Spare(m.User)
-	if f.Level != OK && serr == nil {
+	switch {
+	case f.Cause == string(userns.CauseDirectorySilent) && m.Directory != nil && m.Directory.NoProgram:
+		f.repair.install(mend.Getsubids, "getsubids")
+	case f.Level != OK && serr == nil && s.Asks() == "": // what root writes into the files nobody reads where a directory is asked
 		f.repair.subIDs = mend.SubIDLine(m.name(), first, count)
 	}
 	out := []Finding{f}
@@ -124,9 +122,23 @@ func subIDs(m *Machine, d mend.Distro) []Finding {
 		for _, c := range shared {
 			what = append(what, c.String())
 		}
+		how := "have whoever keeps the directory give each a range of their own"
+		if s.Asks() == "" {
+			how = d.MoveSubIDs(m.name(), first, count, spans(shared, "/etc/subuid"), spans(shared, "/etc/subgid"))
+		}
 		out = append(out, Finding{Check: "sub-ids", Level: Note, Cause: "clash", Found: strings.Join(what, "; "),
-			Lost: "sandboxes of either can reach files of the other's",
-			Mend: fmt.Sprintf("give each a range of their own in /etc/subuid and /etc/subgid, from %d on, then: whisk pull your images again", first)})
+			Lost: "sandboxes of either can reach files of the other's", Mend: how, Then: "whisk pull your images again: their files have owners of the old range"})
+	}
+	return out
+}
+
+// spans are what of a file's ranges somebody else has, too.
+func spans(shared []userns.Clash, file string) [][2]uint64 {
+	var out [][2]uint64
+	for _, c := range shared {
+		if c.File == file {
+			out = append(out, [2]uint64{uint64(c.First), uint64(c.Last)})
+		}
 	}
 	return out
 }

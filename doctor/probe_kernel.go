@@ -2,9 +2,11 @@ package doctor
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/whisk-sandbox/whisk/mend"
 )
@@ -46,6 +48,11 @@ func seccompFilters(m *Machine, _ mend.Distro) []Finding {
 	case actions != "" && !strings.Contains(" "+actions+" ", " user_notif "):
 		f.Level, f.Cause, f.Found = Note, "no-notification", "filters, but no user notification (kernel 5.0)"
 		f.Lost = "with one id, programs that change owners fail"
+	case m.Inside != nil && m.Inside.Notify != "":
+		f.Level, f.Cause, f.Found = Note, "no-notification", "filters, but user notification is refused: "+m.Inside.Notify
+		f.Lost, f.Mend = "with one id, servers that change to a user of their own refuse to run", m.loosen()
+	case m.Inside == nil:
+		f.Found = "filters"
 	}
 	return []Finding{f}
 }
@@ -70,12 +77,21 @@ func landlockFence(m *Machine, _ mend.Distro) []Finding {
 // tracing: with one id, whisk moves the processes that change their user by stopping them, ptrace(2). Yama's other scopes
 // allow that for want of a capability only, which the keeper has.
 func tracing(m *Machine, _ mend.Distro) []Finding {
-	if ids, err := m.system().Find(m.User); err != nil || !ids.Single || m.sysctl("kernel.yama.ptrace_scope") != "3" {
+	ids, err := m.system().Find(m.User)
+	if err != nil || !ids.Single {
 		return nil
 	}
-	return []Finding{{Check: "tracing", Level: Note, Cause: "ptrace-scope", Found: "kernel.yama.ptrace_scope is 3, which forbids ptrace to all",
-		Lost: "with one id, servers that change to a user of their own refuse to run",
-		Mend: "mend sub-ids or id helpers instead; or take kernel.yama.ptrace_scope out of /etc/sysctl.d and start the machine anew"}}
+	f := Finding{Check: "tracing", Level: Note, Lost: "with one id, servers that change to a user of their own refuse to run"}
+	switch {
+	case m.sysctl("kernel.yama.ptrace_scope") == "3":
+		f.Cause, f.Found = "ptrace-scope", "kernel.yama.ptrace_scope is 3, which forbids ptrace to all"
+		f.Mend = "mend sub-ids or id helpers instead; or take kernel.yama.ptrace_scope out of /etc/sysctl.d and start the machine anew"
+	case m.Inside != nil && m.Inside.Trace != "":
+		f.Cause, f.Found, f.Mend = "no-ptrace", "stopping a process is refused: "+m.Inside.Trace, m.loosen()
+	default:
+		return nil
+	}
+	return []Finding{f}
 }
 
 func nfTables(m *Machine, d mend.Distro) []Finding {
@@ -104,13 +120,22 @@ func nfTables(m *Machine, d mend.Distro) []Finding {
 		return []Finding{f}
 	}
 	f.Level, f.Cause, f.Mend = Note, "nf-tables", d.Modules(modules...)
+	if absent, upgraded := m.absent(modules); upgraded {
+		f.Found += " (the modules of kernel " + m.Kernel + " are no longer on disk: it has been upgraded)"
+		f.Mend = "start the machine anew"
+		return []Finding{f}
+	} else if len(absent) > 0 {
+		f.Found += " (not on disk: " + strings.Join(absent, ", ") + ")"
+		f.Mend = d.KernelModules(m.Kernel)
+		return []Finding{f}
+	}
 	f.repair.modules = modules
 	if files := m.withheld(modules); len(files) > 0 {
 		where := strings.Join(files, ", ")
 		f.Found += " (" + where + " keeps modules from loading)"
 		f.Mend = "take them out of " + where + ", then: " + f.Mend
 		for _, file := range files {
-			f.repair.add("sed -i -E '/^[[:space:]]*(blacklist|install)[[:space:]]+(" + strings.Join(modules, "|") + ")([[:space:]]|$)/s/^/# /' " + mend.Quote(file))
+			f.repair.add("sed -i -E '/^[[:space:]]*(blacklist|install)[[:space:]]+(" + strings.ReplaceAll(strings.Join(modules, "|"), "_", "[-_]") + ")([[:space:]]|$)/s/^/# /' " + mend.Quote(file))
 		}
 	}
 	return []Finding{f}
@@ -126,7 +151,7 @@ func (m *Machine) withheld(modules []string) []string {
 			}
 			for line := range strings.Lines(m.text(dir + "/" + name)) {
 				words := strings.Fields(line)
-				if len(words) >= 2 && (words[0] == "blacklist" || words[0] == "install") && slices.Contains(modules, words[1]) {
+				if len(words) >= 2 && slices.Contains(modules, strings.ReplaceAll(words[1], "-", "_")) && withholds(words) {
 					files = append(files, "/"+dir+"/"+name)
 					break
 				}
@@ -136,19 +161,58 @@ func (m *Machine) withheld(modules []string) []string {
 	return files
 }
 
+// withholds tells whether a line keeps its module from loading: "install" gives a command in modprobe's place, which does
+// so where it does nothing.
+func withholds(words []string) bool {
+	return words[0] == "blacklist" || words[0] == "install" && len(words) >= 3 && slices.Contains([]string{"false", "true"}, path.Base(words[2]))
+}
+
+// absent lists the modules that are neither built into this kernel nor on disk; upgraded tells that none of this kernel's are.
+// Where no modules are kept at all, as in a container, there is no telling.
+func (m *Machine) absent(modules []string) (absent []string, upgraded bool) {
+	dir := "lib/modules"
+	if !m.has(dir) {
+		dir = "usr/lib/modules"
+	}
+	if len(m.list(dir)) == 0 {
+		return nil, false
+	}
+	have := m.text(dir+"/"+m.Kernel+"/modules.dep") + "\n" + m.text(dir+"/"+m.Kernel+"/modules.builtin")
+	if strings.TrimSpace(have) == "" {
+		return nil, !m.has(dir + "/" + m.Kernel)
+	}
+	for _, name := range modules {
+		if !strings.Contains(strings.ReplaceAll(have, "-", "_"), "/"+name+".ko") {
+			absent = append(absent, name)
+		}
+	}
+	return absent, false
+}
+
 // ping tells whether echo requests of apps leave the machine, icmp(7).
 func ping(m *Machine, d mend.Distro) []Finding {
 	text := m.sysctl("net.ipv4.ping_group_range")
 	fields := strings.Fields(text)
 	f := Finding{Check: "ping", Level: OK, Found: "open to you"}
+	groups := []uint32{m.User.GID}
+	if ids, err := m.system().Find(m.User); err == nil && ids.Single {
+		groups = append(groups, m.Groups...) // with ranges, the keeper has dropped them
+	}
+	out := false
 	if len(fields) == 2 {
 		low, err1 := strconv.ParseUint(fields[0], 10, 32)
 		high, err2 := strconv.ParseUint(fields[1], 10, 32)
-		if err1 == nil && err2 == nil && (uint64(m.User.GID) < low || uint64(m.User.GID) > high) {
-			f.Level, f.Cause, f.Found = Note, "ping-range", fmt.Sprintf("net.ipv4.ping_group_range is %d to %d, which leaves your group %d out", low, high, m.User.GID)
-			f.Lost, f.Mend = "apps cannot ping what is outside", d.Sysctl("net.ipv4.ping_group_range", mend.EveryGroup)
-			f.repair.sysctl("net.ipv4.ping_group_range", mend.EveryGroup)
-		}
+		out = err1 == nil && err2 == nil && !slices.ContainsFunc(groups, func(g uint32) bool { return low <= uint64(g) && uint64(g) <= high })
+		f.Found = fmt.Sprintf("net.ipv4.ping_group_range is %d to %d, which leaves your group %d out", low, high, m.User.GID)
+	}
+	switch {
+	case out:
+		f.Level, f.Cause, f.Lost, f.Mend = Note, "ping-range", "apps cannot ping what is outside", d.Sysctl("net.ipv4.ping_group_range", mend.EveryGroup)
+		f.repair.sysctl("net.ipv4.ping_group_range", mend.EveryGroup)
+	case m.Ping != "":
+		f.Level, f.Cause, f.Found, f.Lost, f.Mend = Note, "ping-refused", "a socket for echo requests is refused: "+m.Ping, "apps cannot ping what is outside", m.loosen()
+	default:
+		f.Found = "open to you"
 	}
 	return []Finding{f}
 }
@@ -218,13 +282,24 @@ func limits(m *Machine, d mend.Distro) []Finding {
 	return []Finding{f}
 }
 
-// clock: with a clock from before its own build, whisk would find every registry's certificate not valid yet.
+// farAhead is more than a whisk is used for, and less than what a clock is off whose battery is empty or whose year was typed
+// wrong: registries' own certificates last a year, those of their authorities ten.
+const farAhead = 10 * 365 * 24 * time.Hour
+
+// clock: with a clock from before its own commit, whisk would find every registry's certificate not valid yet, and with one
+// of long after it, none valid any more.
 func clock(m *Machine, d mend.Distro) []Finding {
 	f := Finding{Check: "clock", Level: OK, Found: m.Now.UTC().Format("2006-01-02 15:04 MST")}
-	if m.Now.Before(m.Built) {
-		f.Level, f.Cause = Note, "clock"
-		f.Found += ", before whisk itself was built (" + m.Built.UTC().Format("2006-01-02") + ")"
-		f.Lost = "registries' certificates are not valid yet"
+	made := m.Built.UTC().Format("2006-01-02")
+	switch {
+	case m.Built.IsZero():
+	case m.Now.Before(m.Built):
+		f.Level, f.Found, f.Lost = Note, f.Found+", before whisk itself was made ("+made+")", "registries' certificates are not valid yet"
+	case m.Now.After(m.Built.Add(farAhead)):
+		f.Level, f.Found, f.Lost = Note, f.Found+", more than ten years after whisk itself was made ("+made+")", "registries' certificates are not valid any more"
+	}
+	if f.Level == Note {
+		f.Cause = "clock"
 		set := "timedatectl set-ntp true"
 		if d.Family == mend.Alpine {
 			set = "ntpd -nqp pool.ntp.org"
@@ -233,6 +308,15 @@ func clock(m *Machine, d mend.Distro) []Finding {
 		f.repair.add(set)
 	}
 	return []Finding{f}
+}
+
+// readOnly tells whether what root mends can be kept.
+func readOnly(m *Machine, d mend.Distro) []Finding {
+	if !m.ReadOnlyEtc {
+		return nil
+	}
+	return []Finding{{Check: "root", Level: Note, Cause: "read-only", Found: "/etc is read-only", Lost: "what is mended there fails, and the rest lasts until the next boot",
+		Mend: d.Root("mount -o remount,rw /")}}
 }
 
 // outer tells whether whisk is in a container itself, where its host decides on what is mended elsewhere.
@@ -246,12 +330,4 @@ func outer(m *Machine, _ mend.Distro) []Finding {
 }
 
 // container is the engine that whisk's own container is of; empty outside of one.
-func (m *Machine) container() string {
-	switch {
-	case m.has("run/.containerenv"):
-		return "podman"
-	case m.has(".dockerenv"):
-		return "docker"
-	}
-	return m.text("run/systemd/container") // systemd's Container Interface
-}
+func (m *Machine) container() string { return mend.Container(m.Files, m.Pod) }

@@ -3,9 +3,9 @@ package doctor
 import (
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 
+	"github.com/whisk-sandbox/whisk/launcher/cgroup"
 	"github.com/whisk-sandbox/whisk/mend"
 )
 
@@ -25,61 +25,33 @@ func (m *Machine) list(dir string) []string {
 // systemd tells whether it is what started this machine, sd_booted(3).
 func (m *Machine) systemd() bool { return m.has("run/systemd/system") }
 
-// delegation lets each user's systemd give out all controllers (systemd.resource-control(5)).
-const (
-	delegationFile = "/etc/systemd/system/user@.service.d/delegate.conf"
-	delegationText = "[Service]\\nDelegate=cpu cpuset io memory pids\\n"
-)
+// groups is what whisk's own commands see of control groups.
+func (m *Machine) groups() cgroup.Machine {
+	return cgroup.On(m.Files, int(m.User.UID), m.RuntimeDir)
+}
 
 // cgroups tells what limits can be kept, cgroups(7).
 func cgroups(m *Machine, d mend.Distro) []Finding {
-	f := Finding{Check: "cgroups", Level: Note, Lost: "--memory, --cpus and --pids-limit cannot be kept"}
-	const without = "leave these limits away, or start without them: --best-effort; --ulimit is kept everywhere"
-	switch {
-	case !m.systemd() && m.container() != "":
-		f.Cause, f.Found, f.Mend = "no-systemd", "no systemd runs in this container to delegate one to you", without
-	case !m.systemd():
-		f.Cause, f.Found, f.Mend = "no-systemd", "no systemd runs this machine to delegate one to you", without
-	case !m.has("sys/fs/cgroup/cgroup.controllers"):
-		f.Cause, f.Found = "cgroup-v1", "version 1"
-		f.Mend = "add systemd.unified_cgroup_hierarchy=1 to the kernel's command line and start the machine anew"
-		if m.has("sys/fs/cgroup/unified") {
-			f.Found = "version 1 beside version 2"
-		}
-		if !m.has("sys/fs/cgroup/unified") && !m.has("sys/fs/cgroup/memory") {
-			f.Cause, f.Found, f.Mend = "no-cgroup", "none mounted", ""
-		}
-	case m.User.UID == 0:
-		f.Level, f.Found, f.Lost = OK, "version 2", ""
-	default:
-		uid := fmt.Sprint(m.User.UID)
-		at := "sys/fs/cgroup/user.slice/user-" + uid + ".slice/user@" + uid + ".service"
-		if !m.has(at) {
-			f.Cause, f.Found = "no-user-systemd", "version 2; your systemd does not run"
-			break // login says what mends that
-		}
-		if !m.has("run/user/" + uid + "/bus") {
-			f.Cause, f.Found, f.Mend = "no-bus", "version 2; no D-Bus socket at /run/user/"+uid+"/bus to ask your systemd through", d.Install(mend.UserBus)
-			f.Then = anew
-			f.repair.install(mend.UserBus, "")
-			break
-		}
-		have := strings.Fields(m.text(at + "/cgroup.controllers"))
-		var missing []string
-		for _, c := range []string{"memory", "pids", "cpu"} {
-			if !slices.Contains(have, c) {
-				missing = append(missing, c)
-			}
-		}
-		if len(missing) == 0 {
-			f.Level, f.Found, f.Lost = OK, "version 2, delegated: "+strings.Join(have, " "), ""
-			break
-		}
-		f.Cause, f.Found = "not-delegated", "version 2; not delegated to you: "+strings.Join(missing, ", ")
-		f.Lost = "limits on these cannot be kept"
-		f.Mend = "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '" + delegationText + "' | sudo tee " + delegationFile + " >/dev/null && sudo systemctl daemon-reload"
+	g := m.groups()
+	lack := g.LackOf("memory", "pids", "cpu")
+	if lack == nil {
+		return []Finding{{Check: "cgroups", Level: OK, Found: "version 2, delegated: " + strings.Join(g.Controllers, " ")}}
+	}
+	f := Finding{Check: "cgroups", Level: Note, Cause: lack.Cause, Found: lack.What, Mend: lack.Hint, Lost: "--memory, --cpus and --pids-limit cannot be kept"}
+	if lack.Anew {
 		f.Then = anew
-		f.repair.add("mkdir -p /etc/systemd/system/user@.service.d", "printf '"+delegationText+"' > "+delegationFile, "systemctl daemon-reload")
+	}
+	switch lack.Cause {
+	case "no-user-systemd":
+		f.Mend = "" // login says what mends that
+		if m.User.UID == 0 {
+			f.Mend = lack.Hint
+		}
+	case "no-bus":
+		f.repair.install(mend.UserBus, "")
+	case "not-delegated":
+		f.Lost = "limits on these cannot be kept"
+		f.repair.add(mend.DelegateAsRoot()...)
 	}
 	return []Finding{f}
 }
@@ -98,7 +70,7 @@ func login(m *Machine, _ mend.Distro) []Finding {
 		f.Lost = "nothing starts sandboxes at boot"
 	case !m.has("run/user/" + uid + "/systemd"):
 		f.Level, f.Cause, f.Found = Note, "no-user-systemd", "no systemd of yours runs at /run/user/"+uid
-		f.Lost, f.Mend = "no limits, and no start at boot", "log in through ssh, a display manager or machinectl shell, not su or sudo; or: loginctl enable-linger"
+		f.Lost, f.Mend = "no limits, and no start at boot", mend.OwnSystemd
 	case !linger:
 		f.Level, f.Cause, f.Found = Note, "no-linger", "your systemd runs, and lingering is off"
 		f.Lost, f.Mend = "sandboxes may end with your last session, and none starts at boot", "loginctl enable-linger"

@@ -2,7 +2,9 @@ package doctor
 
 import (
 	"fmt"
+	"strings"
 
+	"github.com/whisk-sandbox/whisk/image"
 	"github.com/whisk-sandbox/whisk/mend"
 )
 
@@ -63,6 +65,8 @@ func store(m *Machine, _ mend.Distro) []Finding {
 		f.Level, f.Found = Note, fmt.Sprintf("%s was not opened before the problem is mended", m.Data)
 	case m.Inside.Store != nil:
 		f.Level, f.Cause, f.Found, f.Lost, f.Mend = Problem, "damaged", m.Inside.Store.Message, "no sandbox of an image starts", m.Inside.Store.Remedy
+	case len(m.Inside.Damaged) > 0:
+		return damaged(m.Inside.Damaged)
 	case m.Leftovers:
 		f.Level, f.Cause, f.Found, f.Mend = Note, "leftovers", "a command or keeper that was killed has left something", "whisk ps"
 	default:
@@ -72,6 +76,31 @@ func store(m *Machine, _ mend.Distro) []Finding {
 		}
 	}
 	return []Finding{f}
+}
+
+// damaged tells of each image that is not whole. All go before one comes back: they may share the layer that is not.
+func damaged(images []image.Damage) []Finding {
+	var ids, names []string
+	for _, d := range images {
+		ids = append(ids, fmt.Sprintf("%.12s", d.ID))
+		for _, n := range d.Names {
+			names = append(names, mend.Quote(n))
+		}
+	}
+	again := "whisk rmi --force " + strings.Join(ids, " ")
+	if len(names) > 0 {
+		again += " && whisk pull " + strings.Join(names, " ") + " # or load again what came from a file"
+	}
+	var out []Finding
+	for _, d := range images {
+		name := strings.Join(d.Names, ", ")
+		if name == "" {
+			name = fmt.Sprintf("%.12s", d.ID)
+		}
+		out = append(out, Finding{Check: "store", Level: Note, Cause: "image-damaged", Found: "the image " + name + " is damaged: " + d.What,
+			Lost: "no sandbox of it starts, or it cannot be saved", Mend: again})
+	}
+	return out
 }
 
 const (

@@ -59,7 +59,7 @@ func Examine(m *Machine) Report {
 	// Causes before what they cause: the first problem is the one to mend first.
 	for _, look := range []probe{
 		userNamespaces, otherNamespaces, subIDs, idHelpers, overlay, store, space, seccompFilters, landlockFence, tracing,
-		nfTables, ping, lowPorts, cgroups, login, limits, clock, outer, versions,
+		nfTables, ping, lowPorts, cgroups, login, limits, clock, readOnly, outer, versions,
 	} {
 		r.Findings = append(r.Findings, look(m, d)...)
 	}

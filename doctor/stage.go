@@ -22,12 +22,13 @@ import (
 // StageName is argv[0] of the process that tries things in namespaces of its own.
 const StageName = "whisk-doctor"
 
-const documentVersion = 1
+const documentVersion = 2
 
 // document is what the stage is given on descriptor 3.
 type document struct {
 	Version int           `json:"version"`
 	Dirs    launcher.Dirs `json:"dirs"`
+	Place   string        `json:"place"`  // the store's folder, or the nearest one above it
 	Single  bool          `json:"single"` // only one id is mapped
 }
 
@@ -40,12 +41,12 @@ type answer struct {
 // maxAnswer bounds what is read of the stage.
 const maxAnswer = 1 << 20
 
-func runStage(ctx context.Context, dirs launcher.Dirs) (*Inside, error) {
+func runStage(ctx context.Context, dirs launcher.Dirs, place string) (*Inside, error) {
 	ids, err := userns.Find(userns.Current())
 	if err != nil {
 		return nil, err
 	}
-	doc, err := json.Marshal(document{Version: documentVersion, Dirs: dirs, Single: ids.Single})
+	doc, err := json.Marshal(document{Version: documentVersion, Dirs: dirs, Place: place, Single: ids.Single})
 	if err != nil {
 		return nil, fmt.Errorf("encode stage document: %w", err)
 	}
@@ -91,8 +92,16 @@ func runStage(ctx context.Context, dirs launcher.Dirs) (*Inside, error) {
 
 // StageMain is what the stage does: it enters its namespaces, tries, and says what it found.
 func StageMain() int {
-	if len(os.Args) == 2 && os.Args[1] == mountsProc {
-		return mountProc()
+	if len(os.Args) == 2 {
+		switch os.Args[1] {
+		case mountsProc:
+			return mountProc()
+		case notifies:
+			return notify()
+		case waits:
+			_, _ = io.Copy(io.Discard, os.Stdin) // until whoever started it is done
+			return 0
+		}
 	}
 	var a answer
 	if err := userns.Enter(); err != nil {
@@ -102,7 +111,7 @@ func StageMain() int {
 		in := os.NewFile(3, "stage document")
 		err := json.NewDecoder(io.LimitReader(in, maxAnswer)).Decode(&doc)
 		in.Close()
-		if err != nil || doc.Version != documentVersion || doc.Dirs.Data == "" {
+		if err != nil || doc.Version != documentVersion || doc.Dirs.Data == "" || doc.Place == "" {
 			return launcher.ExitWhisk
 		}
 		a.Inside = try(doc)
@@ -115,7 +124,10 @@ func StageMain() int {
 
 // try is all that needs the rights of root in a user namespace.
 func try(doc document) *Inside {
-	found := &Inside{Namespaces: word(tryNamespaces()), Proc: word(tryProc()), Overlay: word(tryOverlay(doc.Dirs.Data))}
+	found := &Inside{Namespaces: word(tryNamespaces()), Proc: word(tryProc()), Overlay: word(tryOverlay(doc.Place))}
+	if doc.Single {
+		found.Notify, found.Trace = word(tryNotify()), word(tryTrace())
+	}
 	k := slirp.CheckKernel()
 	found.Tables, found.TProxy, found.Socket, found.Apart = word(k.Tables), word(k.TProxy), word(k.Socket), word(k.Apart)
 	if _, err := os.Stat(doc.Dirs.Storage()); err != nil {
@@ -124,9 +136,7 @@ func try(doc document) *Inside {
 		}
 		return found // nothing was pulled yet
 	}
-	n, err := countImages(doc)
-	found.Images = n
-	if err != nil {
+	if err := openStore(doc, found); err != nil {
 		found.Store = refusalOf(err)
 	}
 	return found
@@ -153,13 +163,7 @@ func tryProc() error {
 	if err != nil {
 		return fmt.Errorf("make pid namespace: %w", err)
 	}
-	var ws syscall.WaitStatus
-	for {
-		_, err = syscall.Wait4(pid, &ws, 0, nil)
-		if err != syscall.EINTR {
-			break
-		}
-	}
+	ws, err := await(pid)
 	switch {
 	case err != nil:
 		return fmt.Errorf("make pid namespace: %w", err)
@@ -181,13 +185,14 @@ func mountProc() int {
 	return 0
 }
 
-func countImages(doc document) (int, error) {
+// openStore opens the store as every command does, and looks at the images in it.
+func openStore(doc document, found *Inside) error {
 	s, err := image.Open(image.Options{GraphRoot: doc.Dirs.Storage(), RunRoot: doc.Dirs.StorageRun(), IgnoreChownErrors: doc.Single})
 	if err != nil {
-		return 0, err
+		return err
 	}
-	images, err := s.List(context.Background())
-	return len(images), errors.Join(err, s.Close())
+	found.Images, found.Damaged, err = s.Health(context.Background())
+	return errors.Join(err, s.Close())
 }
 
 func word(err error) string {

@@ -29,6 +29,7 @@ const (
 	KindImageMissing = "image-missing" // Images lists what to pull
 	KindNotFound     = "not-found"     // no such sandbox
 	KindOlderRuns    = "older-runs"    // sandboxes of an earlier whisk must be stopped first
+	KindWithheld     = "withheld"      // the container or service around whisk refuses what a sandbox is built with
 	KindLeaving      = "leaving"       // the keeper is on its way out: connect again
 )
 

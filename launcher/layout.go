@@ -33,6 +33,28 @@ func migrations() []migration {
 	}
 }
 
+// Fits tells whether this whisk can work on the data as it lies there, be it after an Upgrade, or where it would lie. It
+// changes nothing.
+func (d Dirs) Fits() error {
+	for _, dir := range []string{d.Data, d.Run} {
+		st, err := os.Stat(dir)
+		for above := dir; errors.Is(err, fs.ErrNotExist) && above != "/"; st, err = os.Stat(above) {
+			above = filepath.Dir(above)
+		}
+		switch {
+		case err != nil:
+			return fmt.Errorf("look at whisk's folder: %w", err)
+		case !st.IsDir():
+			return fmt.Errorf("make whisk's folder: %s: %w", dir, unix.ENOTDIR)
+		}
+		if st, err := os.Stat(dir); err == nil && !ownedBy(st, os.Geteuid()) && !ownedBy(st, 0) {
+			return &Error{Message: fmt.Sprintf("whisk's folder %q is somebody else's", dir), Hint: "set XDG_DATA_HOME and XDG_RUNTIME_DIR to folders of your own", Exit: ExitWhisk}
+		}
+	}
+	_, err := d.layout()
+	return err
+}
+
 func (d Dirs) layoutFile() string { return filepath.Join(d.Data, "layout") }
 
 // Upgrade brings what an earlier whisk has left to this one's layout. Data of a later whisk is refused, before anything

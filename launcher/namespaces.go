@@ -52,7 +52,7 @@ func (n *Namespaces) do(f func() error) (err error) {
 func (n *Namespaces) enter() error {
 	const flags = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 	if err := unix.Unshare(flags); err != nil {
-		return fmt.Errorf("make namespaces: %w", err)
+		return withheld("make namespaces", err)
 	}
 	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -60,7 +60,7 @@ func (n *Namespaces) enter() error {
 	}
 	n.netns = os.NewFile(uintptr(fd), "netns")
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+		return withheld("make mounts private", err)
 	}
 	return nil
 }

@@ -95,7 +95,7 @@ func TestMountsAreSortedAndRefused(t *testing.T) {
 }
 
 func TestLimitsThatCannotBeKeptAreRefused(t *testing.T) {
-	able := cgroup.Machine{Unified: true, Systemd: true, Bus: "/run/user/1000/bus", Controllers: []string{"cpu", "io", "memory", "pids"}}
+	able := cgroup.Machine{Unified: true, Systemd: true, User: true, Bus: "/run/user/1000/bus", Controllers: []string{"cpu", "io", "memory", "pids"}}
 	for name, app := range map[string]config.App{"memory": {Memory: 1 << 30}, "cpu": {CPUs: 0.5}, "pids": {Pids: 10}, "weight": {BlkioWeight: 20}} {
 		if _, _, err := KeepLimits(&Spec{App: app}, cgroup.Machine{}); err == nil || AsError(err).Exit != ExitWhisk || AsError(err).Hint == "" {
 			t.Errorf("%s: want an error with exit 125 and a hint, got %v", name, err)

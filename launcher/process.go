@@ -333,7 +333,7 @@ func startError(c call, errno unix.Errno, name string) error {
 		return fenceError(errno)
 	}
 	if c.nr != unix.SYS_EXECVE {
-		return fmt.Errorf("%s: %w", c.what, errno)
+		return withheld(c.what, errno)
 	}
 	switch errno {
 	case unix.ENOENT, unix.ENOTDIR:

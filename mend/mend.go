@@ -14,12 +14,14 @@ const (
 	IDHelpers Package = iota // newuidmap and newgidmap
 	AppArmor                 // apparmor_parser
 	UserBus                  // a D-Bus for each login
+	Getsubids                // getsubids
 )
 
 // command is the package's name and what installs it; "" where the family has none.
 func (d Distro) command(p Package) (install, name string) {
 	names := map[Package]map[Family]string{
 		IDHelpers: {Debian: "uidmap", Ubuntu: "uidmap", Fedora: "shadow-utils", Arch: "shadow", SUSE: "shadow", Alpine: "shadow-subids"},
+		Getsubids: {Debian: "uidmap", Ubuntu: "uidmap", Fedora: "shadow-utils-subid", Arch: "shadow", SUSE: "shadow", Alpine: "shadow-subids"},
 		UserBus:   {Debian: "dbus-user-session", Ubuntu: "dbus-user-session"}, // the others' dbus or dbus-broker has it
 		AppArmor:  {Debian: "apparmor", Ubuntu: "apparmor", Arch: "apparmor", SUSE: "apparmor-parser", Alpine: "apparmor"},
 	}
@@ -35,8 +37,8 @@ func (d Distro) Install(p Package) string {
 	if install, name := d.command(p); install != "" && name != "" {
 		return d.Root(install + " " + name)
 	}
-	what := map[Package]string{IDHelpers: "newuidmap and newgidmap", AppArmor: "apparmor_parser", UserBus: "a D-Bus for each login"}[p]
-	return "install " + what + " (Debian's package is " + map[Package]string{IDHelpers: "uidmap", AppArmor: "apparmor", UserBus: "dbus-user-session"}[p] + ")"
+	what := map[Package]string{IDHelpers: "newuidmap and newgidmap", AppArmor: "apparmor_parser", UserBus: "a D-Bus for each login", Getsubids: "getsubids"}[p]
+	return "install " + what + " (Debian's package is " + map[Package]string{IDHelpers: "uidmap", AppArmor: "apparmor", UserBus: "dbus-user-session", Getsubids: "uidmap"}[p] + ")"
 }
 
 // InstallAsRoot is Install for a shell that is root's; empty where nothing is known.
@@ -75,6 +77,21 @@ func (d Distro) SubIDs(user string, first, count uint64) string {
 	return fmt.Sprintf("sudo usermod --add-subuids %d-%d --add-subgids %[1]d-%[2]d %s", first, first+count-1, Quote(user))
 }
 
+// MoveSubIDs takes from a user what somebody else has been given as well, and gives count ids from first on in its place.
+func (d Distro) MoveSubIDs(user string, first, count uint64, uids, gids [][2]uint64) string {
+	if d.Family == Alpine {
+		return "doas sed -i " + Quote("/^"+user+":/d") + " /etc/subuid /etc/subgid && " + d.SubIDs(user, first, count)
+	}
+	line := "sudo usermod"
+	for _, r := range uids {
+		line += fmt.Sprintf(" --del-subuids %d-%d", r[0], r[1])
+	}
+	for _, r := range gids {
+		line += fmt.Sprintf(" --del-subgids %d-%d", r[0], r[1])
+	}
+	return line + strings.TrimPrefix(d.SubIDs(user, first, count), "sudo usermod")
+}
+
 // SubIDLine is an entry of subuid(5) and subgid(5).
 func SubIDLine(user string, first, count uint64) string {
 	return fmt.Sprintf("%s:%d:%d", user, first, count)
@@ -91,6 +108,24 @@ func (d Distro) SUIDMount(mountpoint string) string {
 // Modules loads kernel modules, modprobe(8).
 func (d Distro) Modules(names ...string) string {
 	return d.Root("modprobe -a " + strings.Join(names, " "))
+}
+
+// KernelModules is the package with the kernel's modules that are not on disk: distributions keep what small machines do
+// without in one of its own.
+func (d Distro) KernelModules(release string) string {
+	switch d.Family {
+	case Debian: // linux-image-cloud-amd64 has fewer
+		return d.Root("apt-get install -y linux-image-$(dpkg --print-architecture)") + " && start the machine anew with it"
+	case Ubuntu:
+		return d.Root("apt-get install -y linux-modules-extra-" + Quote(release))
+	case Fedora:
+		return d.Root("dnf install -y kernel-modules-" + Quote(release))
+	case SUSE: // kernel-default-base has fewer
+		return d.Root("zypper --non-interactive install kernel-default") + " && start the machine anew with it"
+	case Alpine: // linux-virt has fewer
+		return d.Root("apk add linux-lts") + " && start the machine anew with it"
+	}
+	return "install your kernel's package of further modules"
 }
 
 // FastModules are what TCP needs that the kernel carries.

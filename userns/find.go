@@ -13,7 +13,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/rootless-containers/rootlesskit/v3/pkg/parent/dynidtools"
 	"github.com/rootless-containers/rootlesskit/v3/pkg/parent/idtools"
 	"golang.org/x/sys/unix"
 
@@ -51,7 +50,8 @@ type System struct {
 	Files                fs.FS // the root directory
 	NewUIDMap, NewGIDMap Helper
 	NoNewPrivs           bool // exec gives no privilege any more, prctl(2)
-	// Directory asks a directory service for the ranges of a user; asked only where nsswitch.conf(5) says so.
+	// Directory asks a directory service for the ranges of a user; asked only where nsswitch.conf(5) says so. An error
+	// that is ErrNoGetsubids has a remedy of its own.
 	Directory func(User) (uids, gids []idtools.SubIDRange, err error)
 }
 
@@ -60,11 +60,14 @@ func Here() System {
 	return System{
 		Files:     os.DirFS("/"),
 		NewUIDMap: look("newuidmap", capSetUID), NewGIDMap: look("newgidmap", capSetGID), NoNewPrivs: noNewPrivs(),
-		// SSSD, LDAP: getsubids(1) is shadow's own way to ask for them.
-		Directory: func(u User) (uids, gids []idtools.SubIDRange, err error) {
-			return dynidtools.GetSubIDRanges(int(u.UID), u.Name)
-		},
+		Directory: askDirectory,
 	}
+}
+
+// Asks names the directory service that is asked for sub-ids, as nsswitch.conf(5) names it; empty where the files are.
+func (s System) Asks() string {
+	switched, _ := s.readFile("etc/nsswitch.conf")
+	return dynamic(switched)
 }
 
 // Find is System.Find on this machine.
@@ -109,25 +112,12 @@ func (s System) gather(u User) (grants, error) {
 	if err != nil {
 		return g, err
 	}
-	if s.Directory != nil && dynamic(switched) {
-		us, gs, err := s.Directory(u)
-		if err == nil {
-			g.uidFile, g.gidFile = "subid in /etc/nsswitch.conf", "subid in /etc/nsswitch.conf"
-			g.uidEntries, g.gidEntries = fromSource(us, u), fromSource(gs, u)
-		}
+	if source := dynamic(switched); source != "" && s.Directory != nil {
+		g.directory = source
+		g.fromDirectory(s.Directory)
 	}
 	g.uidHelper, g.gidHelper, g.noNewPrivs = s.NewUIDMap, s.NewGIDMap, s.NoNewPrivs
 	return g, nil
-}
-
-func fromSource(ranges []idtools.SubIDRange, u User) []entry {
-	var out []entry
-	for _, r := range ranges {
-		if r.Start >= 0 && r.Length > 0 && int64(r.Start)+int64(r.Length) <= maxID {
-			out = append(out, entry{owner: strconv.FormatUint(uint64(u.UID), 10), start: uint32(r.Start), size: uint32(r.Length)})
-		}
-	}
-	return out
 }
 
 // readFile reads a file that may be absent.
@@ -137,18 +127,6 @@ func (s System) readFile(path string) (string, error) {
 		return "", fmt.Errorf("reading id ranges: %w", err)
 	}
 	return string(text), nil
-}
-
-// dynamic tells whether nsswitch.conf(5) sends questions about sub-ids elsewhere than to the files.
-func dynamic(nsswitch string) bool {
-	for line := range strings.Lines(nsswitch) {
-		line, _, _ = strings.Cut(line, "#")
-		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "subid:"); ok {
-			source := strings.Fields(rest)
-			return len(source) > 0 && source[0] != "files"
-		}
-	}
-	return false
 }
 
 // Capability numbers, capabilities(7).

@@ -37,6 +37,8 @@ type grants struct {
 	uidEntries, gidEntries []entry     // all of them, also of others
 	uidFile, gidFile       string      // where they are written, for messages
 	uidHelper, gidHelper   Helper
+	directory              string  // asked in place of the files, as nsswitch.conf(5) names it; "" if none is
+	silent                 error   // why it gave no answer
 	noNewPrivs             bool    // exec gives no privilege any more, prctl(2)
 	ownUIDs, ownGIDs       []Range // root only: the maps of the namespace whisk itself is in
 }
@@ -59,6 +61,12 @@ func plan(g grants) (Map, error) {
 
 	uids, gids := own(g.uidEntries, g.user, g.user.UID), own(g.gidEntries, g.user, g.user.GID)
 	add := g.distro.SubIDs(g.user.String(), above(g), lent)
+	if why := g.withoutRange(uids, gids); why != nil {
+		return m.single(why), nil
+	}
+	if g.directory != "" {
+		add = g.distro.DirectoryRange(g.directory, g.user.String(), lent)
+	}
 	switch {
 	case len(uids) == 0:
 		return m.single(&Missing{CauseNoRange, fmt.Sprintf("%s has no range for %s", g.uidFile, g.user), oneIDCost, add}), nil

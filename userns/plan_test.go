@@ -76,15 +76,17 @@ func TestParseEntries(t *testing.T) {
 }
 
 func TestDynamic(t *testing.T) {
-	for text, want := range map[string]bool{
-		"":                            false,
-		"passwd: files\n":             false,
-		"subid: files\n":              false,
-		"passwd: files\nsubid: sss\n": true,
-		"# subid: sss\n":              false,
+	for text, want := range map[string]string{
+		"":                            "",
+		"passwd: files\n":             "",
+		"subid: files\n":              "",
+		"subid: files sss\n":          "",
+		"passwd: files\nsubid: sss\n": "sss",
+		"subid:\tsss files # IPA\n":   "sss",
+		"# subid: sss\n":              "",
 	} {
 		if got := dynamic(text); got != want {
-			t.Errorf("dynamic(%q) = %v, want %v", text, got, want)
+			t.Errorf("dynamic(%q) = %q, want %q", text, got, want)
 		}
 	}
 }

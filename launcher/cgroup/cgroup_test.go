@@ -5,7 +5,10 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 func TestSettings(t *testing.T) {
@@ -30,12 +33,15 @@ func TestSettings(t *testing.T) {
 }
 
 func TestLost(t *testing.T) {
-	good := Machine{Unified: true, Systemd: true, Bus: "/run/user/1000/bus", Controllers: []string{"cpu", "memory", "pids"}}
+	good := Machine{Unified: true, Systemd: true, User: true, Bus: "/run/user/1000/bus", Controllers: []string{"cpu", "memory", "pids"}}
 	few, noBus, old, bare := good, good, good, good
 	few.Controllers = []string{"memory", "pids"}
 	noBus.Bus = ""
-	old.Unified = false
+	old.Unified, old.Older = false, true
 	bare.Systemd = false
+	su, alpine := good, few
+	su.User, su.Bus = false, ""
+	noBus.Distro, alpine.Distro = mend.Distro{Family: mend.Debian}, mend.Distro{Family: mend.Alpine}
 	for _, c := range []struct {
 		name    string
 		limits  Limits
@@ -45,9 +51,11 @@ func TestLost(t *testing.T) {
 	}{
 		{"all kept", Limits{Memory: 1 << 30, CPUs: 1, Pids: 5}, good, "", ""},
 		{"nothing asked", Limits{}, Machine{}, "", ""},
-		{"no unified tree", Limits{Memory: 1 << 30, Pids: 5}, old, "a memory limit and a limit of processes cannot be kept: this machine does not have control groups of version 2", "--best-effort"},
+		{"no unified tree", Limits{Memory: 1 << 30, Pids: 5}, old, "a memory limit and a limit of processes cannot be kept: this machine does not have control groups of version 2 alone", "systemd.unified_cgroup_hierarchy=1"},
 		{"no systemd", Limits{CPUs: 2}, bare, "a cpu limit cannot be kept: no systemd runs here to give whisk a control group of its own", "--best-effort"},
-		{"no bus", Limits{CPUs: 2}, noBus, "a cpu limit cannot be kept: your login has no systemd of its own to ask for a control group (no D-Bus socket in XDG_RUNTIME_DIR)", "dbus-user-session"},
+		{"no bus", Limits{CPUs: 2}, noBus, "a cpu limit cannot be kept: your login has no D-Bus socket to ask its systemd for a control group through", "log in anew after: sudo apt-get install -y dbus-user-session"},
+		{"through su", Limits{CPUs: 2}, su, "a cpu limit cannot be kept: your login has no systemd of its own to ask for a control group", "not su or sudo"},
+		{"in the distribution's words", Limits{CPUs: 2}, alpine, "a cpu limit cannot be kept: the control group of your login has no cpu controller", "log in anew after: doas mkdir"},
 		{"cpu not delegated", Limits{CPUs: 2, Memory: 1 << 30}, few, "a cpu limit cannot be kept: the control group of your login has no cpu controller", "Delegate="},
 		{"io not delegated", Limits{Weight: 100, Disks: []Disk{{Path: "/dev/sda", ReadBPS: 1}}}, good, "a limit of a disk's rate and a share of the disks' time cannot be kept: the control group of your login has no io controller", "Delegate="},
 		{"what is delegated is kept", Limits{Memory: 1 << 30}, few, "", ""},
@@ -66,9 +74,9 @@ func TestKept(t *testing.T) {
 		machine Machine
 		want    Limits
 	}{
-		{"everything", Machine{Unified: true, Systemd: true, Bus: "/bus", Controllers: []string{"cpu", "io", "memory", "pids"}}, all},
-		{"what is delegated", Machine{Unified: true, Systemd: true, Bus: "/bus", Controllers: []string{"memory"}}, Limits{Memory: 1 << 30}},
-		{"nothing without a bus", Machine{Unified: true, Systemd: true, Controllers: []string{"cpu", "memory", "pids"}}, Limits{}},
+		{"everything", Machine{Unified: true, Systemd: true, User: true, Bus: "/bus", Controllers: []string{"cpu", "io", "memory", "pids"}}, all},
+		{"what is delegated", Machine{Unified: true, Systemd: true, User: true, Bus: "/bus", Controllers: []string{"memory"}}, Limits{Memory: 1 << 30}},
+		{"nothing without a bus", Machine{Unified: true, Systemd: true, User: true, Controllers: []string{"cpu", "memory", "pids"}}, Limits{}},
 	} {
 		got := all.Kept(c.machine)
 		if !reflect.DeepEqual(got, c.want) {
@@ -117,5 +125,52 @@ func TestReadStats(t *testing.T) {
 	}
 	if _, err := readStats(func(string) (string, error) { return "", fs.ErrNotExist }); err == nil {
 		t.Error("a group that is gone has figures")
+	}
+}
+
+// A login that came about without a runtime directory of its own is the user's all the same, and root's is one like others'.
+func TestMachineOf(t *testing.T) {
+	socket := func(path string) fstest.MapFS { return fstest.MapFS{path: {Mode: fs.ModeSocket | 0o600}} }
+	group := fstest.MapFS{
+		"run/systemd/system/x": {}, "sys/fs/cgroup/cgroup.controllers": {Data: []byte("cpu io memory pids")},
+		"sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/cgroup.controllers": {Data: []byte("cpu memory pids\n")},
+	}
+	with := func(all ...fstest.MapFS) fstest.MapFS {
+		out := fstest.MapFS{}
+		for _, m := range all {
+			for k, v := range m {
+				out[k] = v
+			}
+		}
+		return out
+	}
+	for _, c := range []struct {
+		name       string
+		files      fstest.MapFS
+		uid        int
+		runtimeDir string
+		bus, cause string
+	}{
+		{"a login", with(group, socket("run/user/1000/bus")), 1000, "/run/user/1000", "/run/user/1000/bus", ""},
+		{"no XDG_RUNTIME_DIR", with(group, socket("run/user/1000/bus")), 1000, "", "/run/user/1000/bus", ""},
+		{"one of somebody's own", with(group, socket("run/user/1000/bus")), 1000, "/tmp/x", "/run/user/1000/bus", ""},
+		{"a bus elsewhere", with(group, socket("srv/run/bus")), 1000, "/srv/run", "/srv/run/bus", ""},
+		{"a file in its place", with(group, fstest.MapFS{"run/user/1000/bus": {}}), 1000, "/run/user/1000", "", "no-bus"},
+		{"root without a login", with(group, socket("run/user/1000/bus")), 0, "", "", "no-user-systemd"},
+		{"nothing", fstest.MapFS{}, 1000, "", "", "no-systemd"},
+		{"version 1", with(fstest.MapFS{"run/systemd/system/x": {}, "sys/fs/cgroup/memory/x": {}}), 1000, "", "", "cgroup-v1"},
+		{"none mounted", with(fstest.MapFS{"run/systemd/system/x": {}}), 1000, "", "", "no-cgroup"},
+	} {
+		m := On(c.files, c.uid, c.runtimeDir)
+		var cause string
+		if l := m.Lack(); l != nil {
+			cause = l.Cause
+		}
+		if m.Bus != c.bus || cause != c.cause {
+			t.Errorf("%s: bus %q, lack %q; want %q, %q", c.name, m.Bus, cause, c.bus, c.cause)
+		}
+	}
+	if l := On(with(group, socket("run/user/1000/bus")), 1000, "").LackOf("memory", "io", "io"); l == nil || l.Cause != "not-delegated" || l.What != "the control group of your login has no io controller" {
+		t.Errorf("io: %+v", l)
 	}
 }

@@ -82,10 +82,8 @@ func (l Limits) Lost(m Machine) (lost, hint string) {
 	if l.Weight > 0 {
 		asked = append(asked, limit{"a share of the disks' time", "io"})
 	}
-	why, hint := m.lacks()
-	if why == "" {
-		asked = slices.DeleteFunc(asked, func(a limit) bool { return slices.Contains(m.Controllers, a.controller) })
-	}
+	able := m.Able()
+	asked = slices.DeleteFunc(asked, func(a limit) bool { return able && slices.Contains(m.Controllers, a.controller) })
 	if len(asked) == 0 {
 		return "", ""
 	}
@@ -93,13 +91,11 @@ func (l Limits) Lost(m Machine) (lost, hint string) {
 	for _, a := range asked {
 		words, controllers = append(words, a.words), append(controllers, a.controller)
 	}
-	controllers = slices.Compact(controllers)
-	if why == "" {
-		list := strings.Join(controllers, " and ")
-		why = "the control group of your login has no " + list + " controller"
-		hint = "log in anew after: sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload"
+	lack := m.LackOf(controllers...)
+	if hint = lack.Hint; lack.Anew {
+		hint = "log in anew after: " + hint
 	}
-	return strings.Join(words, " and ") + " cannot be kept: " + why, hint
+	return strings.Join(words, " and ") + " cannot be kept: " + lack.What, hint
 }
 
 // Kept are the limits that this machine can keep.

@@ -13,6 +13,8 @@ import (
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/mend"
 )
 
 // The user's systemd on its bus, org.freedesktop.systemd1(5).
@@ -207,7 +209,7 @@ func (g *Group) Path() string { return strings.TrimPrefix(g.dir, mountPoint) }
 func (g *Group) Limit(l Limits) error { return g.limit(l, HereDisks()) }
 
 func (g *Group) limit(l Limits, disks Disks) error {
-	if lost, hint := l.Lost(Machine{Unified: true, Systemd: true, Bus: "had", Controllers: g.controllers}); lost != "" {
+	if lost, hint := l.Lost(Machine{Unified: true, Systemd: true, User: true, Bus: "had", Controllers: g.controllers, Distro: mend.Here()}); lost != "" {
 		return &LostError{Message: lost, hint: hint}
 	}
 	settings := l.Settings(g.controllers)

@@ -18,13 +18,38 @@ func packaged() []step {
 			sh /mnt/test/dist/install.sh && command -v whisk && whisk version && whisk run --rm host echo it runs &&
 			sh /mnt/test/dist/install.sh --uninstall && ! [ -e ~/.local/bin/whisk ]`, want: "it runs"},
 		{name: "the package", as: "root", script: "DEBIAN_FRONTEND=noninteractive apt-get install -y -qq /mnt/test/dist/*.deb && ls -l /usr/bin/whisk && dpkg -L whisk", want: "/usr/share/man/man1/whisk.1.gz", limit: 5 * time.Minute},
+		{name: "its AppArmor profile is loaded", as: "root", script: `
+			[ -e /etc/apparmor.d/abi/4.0 ] || { ! [ -e /etc/apparmor.d/whisk ] && echo 'whisk (unconfined): AppArmor 3 has no use for it'; exit; }
+			grep '^whisk (unconfined)' /sys/kernel/security/apparmor/profiles && su -l dev -c '/usr/bin/whisk run --rm host cat /proc/self/attr/apparmor/current; :'`, want: "whisk (unconfined)"},
+		{name: "a sandbox runs through the upgrade", script: top + `
+			whisk load -q -i /mnt/test/images --ref busybox:latest && whisk run -d --name kept -v kept:/data busybox sh -c 'echo mine >/data/file; exec sleep 100000'`, limit: 10 * time.Minute},
+		{name: "the same package again", as: "root", script: `
+			inode=$(stat -c %i /usr/bin/whisk)
+			DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --reinstall /mnt/test/dist/*.deb || exit 1
+			[ "$(stat -c %i /usr/bin/whisk)" != "$inode" ] || { echo 'it has put nothing in its place'; exit 1; }
+			! [ -e /etc/apparmor.d/abi/4.0 ] || grep '^whisk (unconfined)' /sys/kernel/security/apparmor/profiles`, limit: 5 * time.Minute},
+		{name: "it runs still, and so does what was there", script: top + `
+			whisk exec kept cat /data/file && whisk images | grep busybox && whisk run --rm -v kept:/data busybox cat /data/file && whisk stop -t 0 kept && whisk start kept && whisk exec kept cat /data/file && whisk rm -f kept`, want: "mine\n"},
+	}
+}
+
+// top is a login with the package's whisk and no other.
+const top = "export PATH=/usr/bin:/bin; mkdir -p ~/tour && cd ~/tour || exit 1\n"
+
+// removed takes the package away again: what is the user's stays.
+func removed() []step {
+	return []step{
+		{name: "the package is removed", as: "root", script: `
+			DEBIAN_FRONTEND=noninteractive apt-get remove -y -qq whisk && ! [ -e /usr/bin/whisk ] && ! [ -e /etc/apparmor.d/whisk ] &&
+			! grep '^whisk (' /sys/kernel/security/apparmor/profiles`, limit: 5 * time.Minute},
+		{name: "and the user's data is not", script: `
+			/mnt/test/bin/whisk images && /mnt/test/bin/whisk run --rm -v kept:/data busybox cat /data/file`, want: "mine\n"},
 	}
 }
 
 // tour types README's five minutes as they are written there, with the package's whisk.
 func tour(t *testing.T) []step {
 	t.Helper()
-	const top = "export PATH=/usr/bin:/bin; mkdir -p ~/tour && cd ~/tour || exit 1\n"
 	steps := []step{{name: "what README's reader has", limit: 15 * time.Minute, script: top + `
 		mkdir -p site src && echo '<p>tour</p>' >site/index.html && printf 'all:\n\t@echo made it\n' >src/Makefile
 		whisk load -q -i /mnt/test/images && whisk tag nginx docker.io/library/nginx:1.27 && whisk tag postgres docker.io/library/postgres:17

@@ -24,7 +24,8 @@ func variants(t *testing.T) []variant {
 	t.Helper()
 	return []variant{
 		plain(),
-		{name: "installed", memory: 2048, steps: slices.Concat(packaged(), tour(t))},
+		rest(),
+		{name: "installed", memory: 2048, steps: slices.Concat(packaged(), tour(t), removed())},
 		oneID(),
 		broken("no-sub-ids", "no-range", `sed -i /^dev:/d /etc/subuid /etc/subgid`),
 		broken("no-newuidmap", "helper-missing", `dpkg --purge uidmap && rm -rf /var/lib/apt/lists && ! command -v newuidmap`),
@@ -50,7 +51,7 @@ func variants(t *testing.T) []variant {
 			step{name: "mends that cannot be kept are named", as: "root", script: "sh /tmp/mend.sh; [ $? = 1 ] && cat /proc/sys/net/ipv4/ping_group_range", want: "not mended: ping, limits\n0\t2147483647\n"}),
 		broken("nfs-home", "file-system", `
 			mkdir -p /srv/home && cp -a /home/. /srv/home/
-			echo '/srv/home *(rw,no_root_squash,no_subtree_check,fsid=1)' >/etc/exports
+			echo '/srv/home *(rw,no_subtree_check,fsid=1)' >/etc/exports # root_squash, as is usual: exports(5)
 			systemctl start nfs-server && mount -t nfs -o vers=4.2 127.0.0.1:/srv/home /home && grep ' /home nfs4 ' /proc/mounts`,
 			step{name: "an image runs from the new store", script: `
 				whisk load -q -i /mnt/test/images --ref busybox:latest && whisk run --rm busybox echo it runs && ls -d /var/lib/whisk-dev/*`, want: "it runs\n/var/lib/whisk-dev/"}),
@@ -144,8 +145,9 @@ func normal(said string) string { return figures.ReplaceAllString(said, "N $1") 
 
 // oneID is a login without ranges, as directory users have, that runs the well-known services all the same.
 func oneID() variant {
-	return variant{name: "one-id", memory: 2048, steps: []step{
-		{name: "no ranges", as: "root", script: `sed -i /^dev:/d /etc/subuid /etc/subgid`},
+	return variant{name: "one-id", memory: 2048, steps: append([]step{
+		{name: "no ranges, and no program that would map them", as: "root", script: `
+			sed -i /^dev:/d /etc/subuid /etc/subgid && dpkg --purge uidmap && ! command -v newuidmap && ! grep dev: /etc/subuid /etc/subgid`},
 		{name: "load the fixtures", script: "whisk load -q -i /mnt/test/images && whisk images", want: "postgres", limit: 10 * time.Minute},
 		{name: "nginx", script: `
 			whisk run -d --name web -p 8081:80 nginx || exit 1
@@ -159,7 +161,7 @@ func oneID() variant {
 			whisk run -d --name cache redis || exit 1
 			for i in $(seq 60); do whisk exec cache redis-cli ping && break; sleep 1; done
 			whisk rm -f cache`, want: "PONG"},
-	}}
+	}, scripts("TestOneID", "one_id", "services", "apt")...)}
 }
 
 // small has as little memory as a cheap server.
@@ -196,7 +198,7 @@ func moving() variant {
 
 // plain is the laptop as Debian installs it.
 func plain() variant {
-	return variant{name: "plain", memory: 2048, steps: []step{
+	return variant{name: "plain", memory: 2048, steps: slices.Concat([]step{
 		{name: "login session", script: "echo $XDG_RUNTIME_DIR; loginctl --no-pager; systemctl --user is-system-running --wait; cat /proc/self/cgroup; cat /sys/fs/cgroup/user.slice/user-$(id -u).slice/user@$(id -u).service/cgroup.controllers", want: "/run/user/"},
 		{name: "whisk version", script: "whisk version", want: "0.0.0-vm"},
 		{name: "load the fixtures", script: "whisk load -i /mnt/test/images && whisk images", want: "postgres", limit: 10 * time.Minute},
@@ -238,9 +240,20 @@ func plain() variant {
 			END
 			whisk up -d && whisk ps &&
 			whisk exec db psql -U postgres -c 'create table visits (n int)' -c 'insert into visits values (42)'`, want: "INSERT 0 1", limit: 10 * time.Minute},
-		{name: "up is under way", script: "cd shop && whisk down && (setsid whisk up -d >/dev/null 2>&1 &) ; sleep 2; sync", limit: 3 * time.Minute},
-		{name: "power fails", script: crash},
-		{name: "afterwards up works and the data is there", script: `
-			cd shop && whisk up -d && whisk exec db psql -U postgres -tAc 'select n from visits' && whisk down`, want: "42", limit: 10 * time.Minute},
-	}}
+	}, powerFails("1", "3", "8"), everyCommit())}
+}
+
+// powerFails resets the machine so many seconds into an up, with nothing that has written the disk's buffers out, and then
+// has up work again. The delays are for a machine that is emulated: while the network is made, while the database starts, and
+// about when it is ready.
+func powerFails(seconds ...string) []step {
+	var steps []step
+	for _, s := range seconds {
+		steps = append(steps,
+			step{name: "up is under way for " + s + " s", script: "cd shop && whisk down && (setsid whisk up -d >/dev/null 2>&1 &) ; sleep " + s, limit: 3 * time.Minute},
+			step{name: "power fails", script: crash},
+			step{name: "afterwards up works and the data is there", script: `
+			cd shop && whisk up -d && whisk exec db psql -U postgres -tAc 'select n from visits'`, want: "42", limit: 10 * time.Minute})
+	}
+	return append(steps, step{name: "down again", script: "cd shop && whisk down", limit: 3 * time.Minute})
 }

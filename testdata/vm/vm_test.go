@@ -157,9 +157,28 @@ func makeDrive(t *testing.T) string {
 		}
 		output(t, "cp", files[0], dist)
 	}
+	makeScripts(t, filepath.Join(top, "e2e"))
 	drive := filepath.Join(dir, "drive.ext4")
 	output(t, "sh", "-c", `PATH=$PATH:/usr/sbin:/sbin mke2fs -q -t ext4 -m 0 -O ^has_journal -E root_owner=0:0 -d "$1" "$2" $(($(du -sm "$1" | cut -f1) * 5 / 4 + 32))M`, "sh", top, drive)
 	return drive
+}
+
+// makeScripts makes what the end-to-end scripts need where there is no Go: their test's binary, the programs that they run,
+// and testdata.
+func makeScripts(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(dir, "testdata"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	exe := filepath.Join(dir, "main.test")
+	output(t, "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", exe, "../..")
+	// In the module's own folder, where the programs' sources are.
+	output(t, "sh", "-c", `cd ../.. && exec env WHISK_TEST_PROGRAMS="$1" "$1/main.test"`, "sh", dir)
+	for _, part := range []string{"scripts", "layouts"} {
+		if err := os.CopyFS(filepath.Join(dir, "testdata", part), os.DirFS(filepath.Join("..", part))); err != nil {
+			t.Fatalf("copying the scripts: %v", err)
+		}
+	}
 }
 
 // output runs a program of the host; its errors and standard error end the test.
