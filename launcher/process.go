@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -165,7 +166,7 @@ func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, li
 		controlScript(s)
 	}
 	for _, p := range r.ReadOnly {
-		if _, err := os.Lstat(p); err != nil {
+		if _, err := os.Lstat(p); errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		s.add("make "+p+" read-only", orGone, unix.SYS_MOUNT, p, p, 0, unix.MS_BIND|unix.MS_REC, 0)
@@ -174,8 +175,8 @@ func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, li
 	for _, p := range r.Masked {
 		st, err := os.Lstat(p) // the host's /proc and /sys have the same names
 		switch {
-		case err != nil:
-		case st.IsDir():
+		case errors.Is(err, os.ErrNotExist):
+		case err != nil || st.IsDir(): // of what cannot be looked at the kernel says whether it is one
 			s.add("mask "+p, orGone, unix.SYS_MOUNT, "tmpfs", p, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=0k,nr_inodes=1")
 		default:
 			s.add("mask "+p, orGone, unix.SYS_MOUNT, "/dev/null", p, 0, unix.MS_BIND, 0)
