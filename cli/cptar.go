@@ -11,61 +11,121 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/whisk-sandbox/whisk/internal/wall"
 	"github.com/whisk-sandbox/whisk/launcher"
 )
 
 // pack writes a file or folder of this machine as an archive whose first entry is called ".". This user is root in a sandbox,
-// and so are all others: nobody else's id means anything there.
+// and so are all others: nobody else's id means anything there. A sandbox that the folder is shared with may swap what is in
+// it for links at any moment: what is read is what was looked at, and no link leads out of the folder (os.Root).
 func pack(w io.Writer, top string) error {
-	out := tar.NewWriter(w)
-	err := filepath.WalkDir(top, func(name string, d fs.DirEntry, err error) error {
+	st, err := os.Lstat(top)
+	if err != nil {
+		return err
+	}
+	p := packer{out: tar.NewWriter(w), within: "."}
+	if !st.IsDir() {
+		top, p.within = filepath.Dir(top), filepath.Base(top)
+	}
+	if p.root, err = os.OpenRoot(top); err != nil {
+		return err
+	}
+	defer p.root.Close()
+	now, err := p.root.Lstat(p.within)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(st, now) {
+		return errChanged
+	}
+	err = fs.WalkDir(p.root.FS(), p.within, func(name string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		st, err := d.Info()
-		if err != nil {
-			return err
-		}
-		link := ""
-		switch st.Mode().Type() {
-		case 0, fs.ModeDir:
-		case fs.ModeSymlink:
-			if link, err = os.Readlink(name); err != nil {
+		for try := 1; ; try++ {
+			if err := p.entry(name); try == 10 || !errors.Is(err, errChanged) {
 				return err
 			}
-		default: // sockets, pipes and devices are left out, as on the way back
-			return nil
 		}
-		h, err := tar.FileInfoHeader(st, link)
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(top, name)
-		if err != nil {
-			return err
-		}
-		h.Name, h.Format, h.Uname, h.Gname = rel, tar.FormatPAX, "", ""
-		if s, ok := st.Sys().(*syscall.Stat_t); ok {
-			h.Uid, h.Gid = seenInside(s.Uid, os.Getuid()), seenInside(s.Gid, os.Getgid())
-		}
-		if err := out.WriteHeader(h); err != nil {
-			return err
-		}
-		if h.Typeflag != tar.TypeReg {
-			return nil
-		}
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = io.CopyN(out, f, h.Size)
-		return err
 	})
 	if err != nil {
 		return err
 	}
-	return out.Close()
+	return p.out.Close()
+}
+
+// packer is an archive being written of what is in a folder.
+type packer struct {
+	out    *tar.Writer
+	root   *os.Root
+	within string // what is packed, "." for all
+}
+
+var errChanged = errors.New("it was swapped for another while it was being read")
+
+func (p *packer) entry(name string) error {
+	st, err := p.root.Lstat(name)
+	if err != nil {
+		return err
+	}
+	link := ""
+	var content *os.File
+	switch st.Mode().Type() {
+	case 0:
+		if content, err = p.open(name, st); err != nil {
+			return err
+		}
+		defer content.Close()
+		if st, err = content.Stat(); err != nil {
+			return err
+		}
+	case fs.ModeDir:
+	case fs.ModeSymlink:
+		if link, err = p.root.Readlink(name); errors.Is(err, syscall.EINVAL) {
+			return errChanged
+		}
+		if err != nil {
+			return err
+		}
+	default: // sockets, pipes and devices are left out, as on the way back
+		return nil
+	}
+	h, err := tar.FileInfoHeader(st, link)
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(p.within, name)
+	if err != nil {
+		return err
+	}
+	h.Name, h.Format, h.Uname, h.Gname = rel, tar.FormatPAX, "", ""
+	if s, ok := st.Sys().(*syscall.Stat_t); ok {
+		h.Uid, h.Gid = seenInside(s.Uid, os.Getuid()), seenInside(s.Gid, os.Getgid())
+	}
+	if err := p.out.WriteHeader(h); err != nil || content == nil {
+		return err
+	}
+	_, err = io.CopyN(p.out, content, h.Size)
+	return err
+}
+
+// open opens a regular file if it is still the one that was looked at. A pipe in its place holds nobody up.
+func (p *packer) open(name string, st fs.FileInfo) (*os.File, error) {
+	if !wall.Up("copies of what was looked at") {
+		return os.Open(filepath.Join(p.root.Name(), name))
+	}
+	f, err := p.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		if now, e := p.root.Lstat(name); e == nil && !os.SameFile(st, now) {
+			return nil, errChanged
+		}
+		return nil, err
+	}
+	if now, err := f.Stat(); err != nil || !os.SameFile(st, now) {
+		f.Close()
+		return nil, errors.Join(errChanged, err)
+	}
+	return f, nil
 }
 
 // seenInside is the id that a file's owner has in a sandbox.

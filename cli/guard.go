@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"os"
 	"slices"
 
 	"github.com/whisk-sandbox/whisk/config"
@@ -20,7 +21,7 @@ func (c *call) guard(specs ...*launcher.Spec) error {
 	if err != nil {
 		return err
 	}
-	g := launcher.Guard{Home: home, Secrets: user.Secrets}
+	g := launcher.Guard{Own: launcher.OtherDirs(c.getenv, os.Getuid()), Home: home, Secrets: user.Secrets}
 	if g.Secrets == nil {
 		g.Secrets = config.DefaultSecrets(home)
 	}

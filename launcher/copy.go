@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -56,6 +57,25 @@ func (c *copier) dir(from, to int, where string) error {
 	return attributes(fd, out, &st)
 }
 
+// link makes a hard link to what has been copied before. The way there is looked up once more, and who has the folder
+// mounted already may have put a link in it: none is followed.
+func (c *copier) link(first string, to int, name string) error {
+	for {
+		parent, err := unix.Openat2(c.top, path.Dir(first), &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+		})
+		if err == unix.EINTR || err == unix.EAGAIN {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		defer unix.Close(parent)
+		return unix.Linkat(parent, path.Base(first), to, name, 0)
+	}
+}
+
 func (c *copier) entry(from, to int, name, where string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -64,7 +84,7 @@ func (c *copier) entry(from, to int, name, where string) error {
 	key := [2]uint64{st.Dev, st.Ino}
 	if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		if first, ok := c.links[key]; ok {
-			return unix.Linkat(c.top, first, to, name, 0)
+			return c.link(first, to, name)
 		}
 		c.links[key] = where[1:]
 	}
@@ -179,6 +199,5 @@ func attributes(from, to int, st *unix.Stat_t) error {
 			}
 		}
 	}
-	path := "/proc/self/fd/" + strconv.Itoa(to)
-	return unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{st.Atim, st.Mtim}, 0)
+	return unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(to), []unix.Timespec{st.Atim, st.Mtim}, 0)
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/whisk-sandbox/whisk/internal/wall"
@@ -49,6 +50,39 @@ func FindDirs(getenv func(string) string, uid int, store string) (Dirs, error) {
 		}
 	}
 	return Dirs{Data: data, Run: filepath.Join(run, name)}, nil
+}
+
+// OtherDirs are the folders that whisk keeps when it is not told of a store of its user's, and where it keeps its sockets
+// with and without XDG_RUNTIME_DIR: those of the user's other sandboxes.
+func OtherDirs(getenv func(string) string, uid int) []string {
+	data := filepath.Join(getenv("XDG_DATA_HOME"), "whisk")
+	var dirs []string
+	if filepath.IsAbs(data) {
+		dirs = append(dirs, data)
+	}
+	if home := getenv("HOME"); filepath.IsAbs(home) {
+		dirs = append(dirs, filepath.Join(home, ".local/share/whisk"))
+	}
+	number := strconv.Itoa(uid)
+	for _, run := range []string{getenv("XDG_RUNTIME_DIR"), "/run/user/" + number} {
+		if filepath.IsAbs(run) {
+			dirs = append(dirs, filepath.Join(run, "whisk"))
+		}
+	}
+	return append(dirs, filepath.Join(os.TempDir(), "whisk-"+number))
+}
+
+// besides are d and the runtime folders beside its own: each store has one.
+func (d Dirs) besides() []string {
+	dirs := []string{d.Data, d.Run}
+	parent := filepath.Dir(d.Run)
+	entries, _ := os.ReadDir(parent) // one that cannot be read shows nothing in a sandbox either
+	for _, e := range entries {
+		if name := filepath.Join(parent, e.Name()); name != d.Run && (e.Name() == "whisk" || strings.HasPrefix(e.Name(), "whisk-")) {
+			dirs = append(dirs, name)
+		}
+	}
+	return dirs
 }
 
 // privateDir makes a folder in a place that others may write to, and refuses one that somebody else made.

@@ -43,6 +43,7 @@ type newUser struct {
 type asker struct {
 	tgid, parent         int
 	permitted, effective uint64 // capabilities, capabilities(7)
+	inheritable          uint64
 }
 
 // askerOf reads proc_pid_status(5).
@@ -58,6 +59,9 @@ func askerOf(tid uint32) (a asker, err error) {
 		if _, err := fmt.Sscanf(line, "PPid: %d", &a.parent); err == nil {
 			continue
 		}
+		if _, err := fmt.Sscanf(line, "CapInh: %x", &a.inheritable); err == nil {
+			continue
+		}
 		if _, err := fmt.Sscanf(line, "CapPrm: %x", &a.permitted); err == nil {
 			continue
 		}
@@ -69,6 +73,14 @@ func askerOf(tid uint32) (a asker, err error) {
 		return a, fmt.Errorf("status of %d: no thread group", tid)
 	}
 	return a, nil
+}
+
+// has says that a process was left with other capabilities than these, and none to inherit.
+func (a asker) has(permitted, effective uint64) error {
+	if a.permitted != permitted || a.effective != effective || a.inheritable != 0 {
+		return fmt.Errorf("it has the capabilities %#x, %#x and %#x, not %#x and %#x", a.permitted, a.effective, a.inheritable, permitted, effective)
+	}
+	return nil
 }
 
 // kept are the capabilities that a process has after it has given up root, by its securebits: none, unless it has asked

@@ -169,6 +169,14 @@ func (s *stopped) move(a asker, who newUser, keep uint64) error {
 	} else if r != 0 {
 		return s.abandon(fmt.Errorf("drop capabilities: %w", unix.Errno(-r)))
 	}
+	// What the kernel read was the app's memory, where another process of the app's may have written meanwhile.
+	now, err := askerOf(uint32(s.tid))
+	if err == nil {
+		err = now.has(permitted, effective)
+	}
+	if err != nil {
+		return s.abandon(err)
+	}
 	return nil
 }
 

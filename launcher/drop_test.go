@@ -48,6 +48,23 @@ func TestCapabilitiesThatAreKept(t *testing.T) {
 	}
 }
 
+func TestCapabilitiesAreLookedAtAfterwards(t *testing.T) {
+	for _, c := range []struct {
+		what string
+		left asker
+		ok   bool
+	}{
+		{"as they were to be", asker{permitted: 0xf0, effective: 0x30}, true},
+		{"more permitted", asker{permitted: 0xf1, effective: 0x30}, false},
+		{"more effective", asker{permitted: 0xf0, effective: 0xf0}, false},
+		{"some to inherit", asker{permitted: 0xf0, effective: 0x30, inheritable: 1}, false},
+	} {
+		if err := c.left.has(0xf0, 0x30); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+}
+
 func TestAskerOf(t *testing.T) {
 	a, err := askerOf(uint32(unix.Gettid()))
 	if err != nil {

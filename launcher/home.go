@@ -16,9 +16,11 @@ import (
 	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
-// Guard says what of the user's own no mount brings into a sandbox by accident. whisk's own folders need no mention:
-// no mount ever brings them.
+// Guard says what of the user's own no mount brings into a sandbox by accident. The folders of the whisk that mounts need no
+// mention: no mount ever brings them.
 type Guard struct {
+	// Own are folders that whisk keeps under other settings, see OtherDirs. No mount brings them either.
+	Own []string `json:"own,omitempty"`
 	// Home is the user's home directory; a mount that holds it must be asked for by name (config.App.Home).
 	Home string `json:"home,omitempty"`
 	// Secrets are absolute paths that a mount of a folder above shows empty. One that is mounted itself is shown.
@@ -132,7 +134,9 @@ func (b *builder) guards(mounts []mountPoint) ([]guarded, error) {
 	}
 	var err error
 	if wall.Up("whisk's own files") {
-		err = errors.Join(add(guardOwn, b.dirs.Data), add(guardOwn, b.dirs.Run))
+		for _, dir := range append(b.dirs.besides(), b.guard.Own...) {
+			err = errors.Join(err, add(guardOwn, dir))
+		}
 	}
 	if b.guard.Home != "" && wall.Up("home by name") {
 		err = errors.Join(err, add(guardHome, b.guard.Home))

@@ -97,7 +97,7 @@ func (b *builder) hostFolder(name, target, layers, work string) error {
 	}
 	err := unix.Mount("overlay", target, "overlay", unix.MS_NODEV|unix.MS_NOSUID, "userxattr,lowerdir="+name+",upperdir="+up+",workdir="+wk)
 	if err == nil {
-		return nil
+		return b.part(target)
 	}
 	at, err := unix.Open(target, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -109,6 +109,18 @@ func (b *builder) hostFolder(name, target, layers, work string) error {
 		return err
 	}
 	return put(fd, at)
+}
+
+// part keeps a mount in mind that the root is made of.
+func (b *builder) part(name string) error {
+	if !b.readOnly {
+		return nil
+	}
+	fd, err := unix.Open(name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		b.parts = append(b.parts, fd)
+	}
+	return err
 }
 
 // hide mounts an empty folder in memory over one of the machine's.
@@ -125,6 +137,15 @@ func (b *builder) hide(name string) error {
 	if err != nil {
 		unix.Close(fd)
 		return err
+	}
+	if b.readOnly {
+		part, err := unix.FcntlInt(uintptr(tmp), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			unix.Close(tmp)
+			unix.Close(fd)
+			return err
+		}
+		b.parts = append(b.parts, part)
 	}
 	return put(tmp, fd)
 }

@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -148,7 +149,7 @@ func checkWorkdir(dir string) error {
 
 // rootScript finishes the root: what must be done inside the new pid namespace.
 // rules are Landlock's for an app that is process 1 itself, or -1; control: it is in a control group of its own.
-func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, limits []rlimit, readOnly bool) {
+func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, limits []rlimit) {
 	s.add("enter root", mustWork, unix.SYS_FCHDIR, rootfd)
 	// While the old /proc is in sight: a user namespace may not mount one that shows more, mount_namespaces(7).
 	// The group of the sandbox's root goes on seeing all processes, proc(5).
@@ -165,7 +166,7 @@ func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, li
 		controlScript(s)
 	}
 	for _, p := range r.ReadOnly {
-		if _, err := os.Lstat(p); err != nil {
+		if _, err := os.Lstat(p); errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		s.add("make "+p+" read-only", orGone, unix.SYS_MOUNT, p, p, 0, unix.MS_BIND|unix.MS_REC, 0)
@@ -174,15 +175,12 @@ func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, li
 	for _, p := range r.Masked {
 		st, err := os.Lstat(p) // the host's /proc and /sys have the same names
 		switch {
-		case err != nil:
-		case st.IsDir():
+		case errors.Is(err, os.ErrNotExist):
+		case err != nil || st.IsDir(): // of what cannot be looked at the kernel says whether it is one
 			s.add("mask "+p, orGone, unix.SYS_MOUNT, "tmpfs", p, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=0k,nr_inodes=1")
 		default:
 			s.add("mask "+p, orGone, unix.SYS_MOUNT, "/dev/null", p, 0, unix.MS_BIND, 0)
 		}
-	}
-	if readOnly {
-		s.add("make root read-only", mustWork, unix.SYS_MOUNT, 0, "/", 0, unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NODEV, 0)
 	}
 	if rules >= 0 {
 		s.add("enforce landlock rules", mustWork, unix.SYS_LANDLOCK_RESTRICT_SELF, rules, 0)

@@ -25,6 +25,9 @@ type builder struct {
 	plan   *plan
 	base   *Base
 	single bool // one-id map: no other owner can be given
+	// readOnly asks for a root that nothing can be written to, but for mounts that say otherwise. With the image "host" it is
+	// made of many mounts.
+	readOnly bool
 
 	root root
 
@@ -32,6 +35,7 @@ type builder struct {
 	home      string   // config.App.Home
 	hidden    []string // what mounts of the host show empty
 	anonymous []string // volumes made for this sandbox
+	parts     []int    // of a root that is many mounts, for close: a descriptor of each but the top
 	devpts    int      // mount descriptor; the terminal is made from it
 }
 
@@ -62,6 +66,28 @@ func (b *builder) build() error {
 			return err
 		}
 	}
+	return b.close()
+}
+
+// close makes the mounts read-only that the root is made of, last of all: in them are the places of all others.
+func (b *builder) close() error {
+	if !b.readOnly {
+		return nil
+	}
+	if checkWorkdir(b.plan.workdir) == nil {
+		if fd, err := b.root.mkdirAll(b.plan.workdir, 0o755); err == nil { // else the start says why
+			unix.Close(fd)
+		}
+	}
+	for _, fd := range append([]int{b.root.fd}, b.parts...) {
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+			return fmt.Errorf("make root read-only: %w", err)
+		}
+	}
+	for _, fd := range b.parts {
+		unix.Close(fd)
+	}
+	b.parts = nil
 	return nil
 }
 

@@ -85,7 +85,7 @@ func Prepare(spec *Spec, o Options) (_ *Sandbox, err error) {
 		fence: fence,
 		spec:  spec, plan: p, rights: r, maxID: o.MaxID,
 		built: make(chan error, 1), exited: make(chan struct{}),
-		b: &builder{dirs: o.Dirs, id: spec.ID, plan: p, guard: &spec.Guard, home: spec.App.Home, base: o.Base, single: o.MaxID == 0, anonymous: o.Volumes, root: root{-1}, devpts: -1},
+		b: &builder{dirs: o.Dirs, id: spec.ID, plan: p, guard: &spec.Guard, home: spec.App.Home, base: o.Base, single: o.MaxID == 0, readOnly: spec.App.ReadOnly && wall.Up("read-only root"), anonymous: o.Volumes, root: root{-1}, devpts: -1},
 	}
 	for _, d := range []string{"root", "upper", "work"} {
 		if err := os.MkdirAll(s.b.file(d), 0o755); err != nil {
@@ -258,7 +258,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 			flags: unix.CLONE_NEWPID,
 			procs: s.procs,
 			root: func(p *script) {
-				rootScript(p, rootfd, own, s.procs != nil, s.rights, s.plan.rlimits, s.spec.App.ReadOnly)
+				rootScript(p, rootfd, own, s.procs != nil, s.rights, s.plan.rlimits)
 			},
 			name: c.argv[0],
 		}

@@ -16,7 +16,7 @@
 //	Start (parent, on a thread of its own)        the stage
 //	──────────────────────────────────────        ─────────────────────────────────────
 //	clone(NEWUSER, NEWNS, …) ──────────────────▶  ambient capabilities, parent-death signal
-//	                                              exec /proc/self/exe
+//	                                              a read-only mount of whisk's own file, exec
 //	newuidmap PID …  ┐ side by side               Go start-up, package init
 //	newgidmap PID …  ┘                            Enter: read the pipe
 //	one byte on a pipe ────────────────────────▶  groups, ids, inheritable and ambient capabilities cleared

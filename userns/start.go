@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"syscall"
 
@@ -50,7 +49,7 @@ type Process struct {
 	done   chan struct{}
 }
 
-// Start runs the stage: /proc/self/exe again, as root of a new user namespace with this map. It returns when the maps
+// Start runs the stage: this program again, from a mount that nobody can write to, as root of a new user namespace with this map. It returns when the maps
 // are written and the stage was let go; ctx bounds only that, not the stage's life. A machine that refuses is an
 // *Error. The stage's main must call Enter first.
 func (m Map) Start(ctx context.Context, s Stage) (*Process, error) {
@@ -93,43 +92,6 @@ func (m Map) Start(ctx context.Context, s Stage) (*Process, error) {
 		return nil, errors.Join(fmt.Errorf("starting stage %s: it ended before it was mapped: %w", s.Name, err), p.Kill(), p.gone())
 	}
 	return p, nil
-}
-
-// fork clones the stage, unmapped, and returns when it has executed.
-func (s Stage) fork(wait *os.File) (int, error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer null.Close()
-	var fds []uintptr
-	for _, f := range []*os.File{s.Stdin, s.Stdout, s.Stderr} {
-		if f == nil {
-			f = null
-		}
-		fds = append(fds, f.Fd())
-	}
-	for _, f := range s.Files {
-		if f == nil {
-			fds = append(fds, ^uintptr(0))
-			continue
-		}
-		fds = append(fds, f.Fd())
-	}
-	env := append(s.Env[:len(s.Env):len(s.Env)], syncVariable+"="+strconv.Itoa(len(fds)))
-	fds = append(fds, wait.Fd())
-	pid, err := syscall.ForkExec("/proc/self/exe", append([]string{s.Name}, s.Args...), &syscall.ProcAttr{
-		Dir: s.Dir, Env: env, Files: fds,
-		Sys: &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | s.Cloneflags,
-			AmbientCaps: everyCapability(),
-			Pdeathsig:   s.Pdeathsig,
-			Setsid:      s.Setsid,
-		},
-	})
-	runtime.KeepAlive(s)
-	runtime.KeepAlive(wait)
-	return pid, err
 }
 
 // everyCapability lists what the kernel knows: it refuses to make ambient what it does not.

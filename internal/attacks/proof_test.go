@@ -13,18 +13,23 @@ import (
 	"testing"
 )
 
-// TestWallsAreNeeded runs the attacks of the package image that name a wall against an image store without that
+// TestWallsAreNeeded runs the attacks of the packages image and cli that name a wall against a package without that
 // wall. Each has to fail there, that is to say that the attack succeeds, or it would prove nothing. Scripts do so by
 // themselves (the command attack), and so do the tests named in selfProving. Walls that no build tag takes down, or that
 // are a library's, are edited out of the source (cmd/go, -overlay and -modfile).
 func TestWallsAreNeeded(t *testing.T) {
 	selfProving := map[string]bool{"TestAttackLayerBomb": true}
 	named := regexp.MustCompile(`(?m)^// Wall: (.+)\.\nfunc (TestAttack\w+)\(`)
-	files, err := filepath.Glob(root + "/image/*_test.go")
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
+	type key struct{ room, wall string }
+	tests := map[key][]string{}
+	var files []string
+	for _, room := range []string{"image", "cli"} {
+		more, err := filepath.Glob(root + "/" + room + "/*_test.go")
+		if err != nil || len(more) == 0 {
+			t.Fatal(room, err)
+		}
+		files = append(files, more...)
 	}
-	tests := map[string][]string{}
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -32,17 +37,19 @@ func TestWallsAreNeeded(t *testing.T) {
 		}
 		for _, m := range named.FindAllStringSubmatch(string(text), -1) {
 			if !selfProving[m[2]] {
-				tests[m[1]] = append(tests[m[1]], m[2])
+				k := key{filepath.Base(filepath.Dir(file)), m[1]}
+				tests[k] = append(tests[k], m[2])
 			}
 		}
 	}
 	if len(tests) == 0 {
 		t.Fatal("no attack names a wall")
 	}
-	for wall, names := range tests {
+	for k, names := range tests {
+		wall := k.wall
 		t.Run(wall, func(t *testing.T) {
 			args := append([]string{"test", "-count=1", "-tags", "breach", "-timeout", "5m", "-v", "-run", "^(" + strings.Join(names, "|") + ")$"}, without(t, wall)...)
-			cmd := exec.Command("go", append(args, "./image")...)
+			cmd := exec.Command("go", append(args, "./"+k.room)...)
 			cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0", "WHISK_BREACH="+wall)
 			out, err := cmd.CombinedOutput()
 			if err == nil {

@@ -119,12 +119,8 @@ func (s *server) demoBase() (*launcher.Base, error) {
 			return nil, fmt.Errorf("make the demo's image: %w", err)
 		}
 	}
-	self, err := os.Readlink("/proc/self/exe")
-	if err != nil {
-		return nil, fmt.Errorf("find whisk's own binary: %w", err)
-	}
 	return &launcher.Base{
-		Name: demoImage, Layers: []string{dir}, Binds: map[string]string{self: "/whisk"},
+		Name: demoImage, Layers: []string{dir}, Binds: map[string]string{s.doc.Self: "/whisk"},
 		Config: imagespec.ImageConfig{Cmd: []string{"/whisk", "version"}, Env: []string{"PATH=/"}},
 	}, nil
 }

@@ -8,8 +8,6 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // maxDescriptors is how many descriptors one request may carry: the three standard streams.
@@ -72,7 +70,7 @@ func takeFiles(r *http.Request) []*os.File {
 	return nil
 }
 
-// listener accepts control connections of this user only, and the one that the keeper was born with.
+// listener accepts control connections of this user's commands only, and the one that the keeper was born with.
 type listener struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -80,7 +78,7 @@ type listener struct {
 	l      *net.UnixListener
 }
 
-func newListener(l *net.UnixListener, born net.Conn) *listener {
+func newListener(l *net.UnixListener, born net.Conn, from peers) *listener {
 	out := &listener{conns: make(chan net.Conn, 1), closed: make(chan struct{}), l: l}
 	if uc, ok := born.(*net.UnixConn); ok {
 		out.conns <- &conn{UnixConn: uc}
@@ -91,7 +89,7 @@ func newListener(l *net.UnixListener, born net.Conn) *listener {
 			if err != nil {
 				return
 			}
-			if !samePeer(uc) {
+			if !from.same(uc) {
 				uc.Close()
 				continue
 			}
@@ -104,20 +102,6 @@ func newListener(l *net.UnixListener, born net.Conn) *listener {
 		}
 	}()
 	return out
-}
-
-// samePeer says whether the other end is this user, who is 0 in the keeper's user namespace; SO_PEERCRED, unix(7).
-func samePeer(uc *net.UnixConn) bool {
-	raw, err := uc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	ok := false
-	_ = raw.Control(func(fd uintptr) {
-		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		ok = err == nil && cred.Uid == 0 || !wall.Up("peer credentials")
-	})
-	return ok
 }
 
 // Accept implements net.Listener.

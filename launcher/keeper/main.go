@@ -25,6 +25,7 @@ const (
 
 // Main is the keeper's stage. It returns the process's exit code when nothing is left on its network.
 func Main() int {
+	from := newPeers()
 	file := os.NewFile(bornFD, "control")
 	born, err := net.FileConn(file)
 	file.Close()
@@ -36,7 +37,7 @@ func Main() int {
 		refuse(born, err)
 		return report(err)
 	}
-	if err := run(doc, born); err != nil {
+	if err := run(doc, born, from); err != nil {
 		return report(err)
 	}
 	return 0
@@ -105,7 +106,7 @@ func raiseDescriptors() {
 	}
 }
 
-func run(doc *stage, born net.Conn) error {
+func run(doc *stage, born net.Conn, from peers) error {
 	dir := doc.Dirs.Network(doc.Network)
 	var lock *os.File
 	err := doc.Dirs.Settle(func() (err error) {
@@ -133,7 +134,7 @@ func run(doc *stage, born net.Conn) error {
 	if doc.Egress != "" {
 		go func() { _, _ = s.network(ctx, doc.Egress) }() // whoever needs it gets the error again
 	}
-	ln := newListener(l, born)
+	ln := newListener(l, born, from)
 	err = s.serve(ln)
 	// Nobody can connect any more; then the network's name is free again, and the egress log whole.
 	_ = os.Remove(sock)

@@ -32,6 +32,7 @@ type stage struct {
 	Version int           `json:"version"`
 	Dirs    launcher.Dirs `json:"dirs"`
 	Network string        `json:"network"`
+	Self    string        `json:"self"`             // the path of whisk's own program
 	Egress  string        `json:"egress,omitempty"` // of the network, if it is known already
 	Single  bool          `json:"single"`           // a one-id map
 	MaxID   int           `json:"max_id"`           // the highest id that is mapped
@@ -106,6 +107,9 @@ func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map
 		egress = "" // it comes with the request
 	}
 	doc := stage{Version: stageVersion, Dirs: dirs, Network: network, Egress: egress, Single: m.Single, Env: passOn(), UID: os.Getuid()}
+	if doc.Self, err = os.Readlink("/proc/self/exe"); err != nil {
+		return nil, fmt.Errorf("find whisk's own binary: %w", err)
+	}
 	doc.Machine = cgroup.Probe(doc.UID, os.Getenv("XDG_RUNTIME_DIR"))
 	for _, r := range m.UIDs {
 		doc.MaxID = max(doc.MaxID, int(r.Inside+r.Size-1))
