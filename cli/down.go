@@ -40,16 +40,22 @@ func (d *downCmd) run(ctx context.Context, c *call) error {
 	if err := c.reconcile(ctx); err != nil {
 		return err
 	}
-	return c.down(ctx, p, timeout, d.Volumes)
+	return c.down(ctx, p, timeout, downOptions{volumes: d.Volumes, anonymous: d.Volumes})
+}
+
+// downOptions say what goes besides the sandboxes.
+type downOptions struct {
+	volumes   bool // the project's named volumes and its egress log
+	anonymous bool // the sandboxes' anonymous volumes
 }
 
 // down ends and forgets all sandboxes of a project. It returns when its network is gone, so that the next up finds
 // the published ports free.
-func (c *call) down(ctx context.Context, p *config.Project, timeout *time.Duration, volumes bool) error {
+func (c *call) down(ctx context.Context, p *config.Project, timeout *time.Duration, o downOptions) error {
 	client, err := keeper.Dial(ctx, c.dirs, p.Name)
 	if err == nil {
 		defer client.Close()
-		err = c.downRunning(ctx, client, p, timeout, volumes)
+		err = c.downRunning(ctx, client, p, timeout, o.anonymous)
 	}
 	if err != nil && !errors.Is(err, keeper.ErrNoKeeper) {
 		return err
@@ -58,13 +64,13 @@ func (c *call) down(ctx context.Context, p *config.Project, timeout *time.Durati
 	if err != nil {
 		return err
 	}
-	if err := c.remove(ctx, records, volumes); err != nil {
+	if err := c.remove(ctx, records, o.anonymous); err != nil {
 		return err
 	}
 	for _, r := range records {
 		c.warnf("%s: removed", r.App.Name)
 	}
-	if !volumes {
+	if !o.volumes {
 		return nil
 	}
 	if !launcher.Held(c.dirs, p.Name) {
@@ -95,13 +101,13 @@ func (c *call) down(ctx context.Context, p *config.Project, timeout *time.Durati
 }
 
 // downRunning ends what a keeper looks after: the project's sandboxes, and not those that joined its network.
-func (c *call) downRunning(ctx context.Context, client *keeper.Client, p *config.Project, timeout *time.Duration, volumes bool) error {
+func (c *call) downRunning(ctx context.Context, client *keeper.Client, p *config.Project, timeout *time.Duration, anonymous bool) error {
 	records, err := projectRecords(c.dirs, p.Name)
 	if err != nil || len(records) == 0 {
 		return err
 	}
 	names := map[string]string{}
-	d := keeper.DownRequest{Timeout: timeout, Remove: true, Volumes: volumes}
+	d := keeper.DownRequest{Timeout: timeout, Remove: true, Volumes: anonymous}
 	for _, r := range records {
 		d.IDs = append(d.IDs, r.ID)
 		names[r.ID] = r.App.Name

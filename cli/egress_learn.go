@@ -81,11 +81,15 @@ func (c *call) runOpen(ctx context.Context, p *config.Project, apps []string) er
 	aside.out = c.err
 	open := openEgress(p)
 	err = aside.up(ctx, open, &upCmd{Pull: "missing", Apps: apps})
+	downErr := aside.down(ctx, open, nil, downOptions{anonymous: true})
 	if _, ended := errors.AsType[status](err); err != nil && !ended {
+		if e, ok := errors.AsType[*launcher.Error](err); ok && strings.HasPrefix(e.Hint, "whisk logs ") {
+			e.Hint = "" // the log is gone with the sandbox, and has been shown
+		}
 		return err
 	}
 	// It has ended by itself, by ctrl-c, or with an app that has failed, which was told.
-	return aside.down(ctx, open, nil, false)
+	return downErr
 }
 
 // openEgress is a project that may reach everything.

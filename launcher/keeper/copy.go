@@ -55,7 +55,7 @@ func (s *server) copying(r *http.Request, each func(*launcher.Sandbox, *os.File)
 	if err != nil {
 		return notFound(id)
 	}
-	if m, err = s.resume(r.Context(), rec); err != nil {
+	if m, err = s.resume(r.Context(), rec, true); err != nil {
 		return err
 	}
 	defer m.drop()

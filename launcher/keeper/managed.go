@@ -43,6 +43,7 @@ type managed struct {
 	ending   bool // the app has ended, and its output is read to the end
 	remove   bool // asked to be forgotten when it has ended, besides rec.Remove
 	volumes  bool // and its anonymous volumes with it
+	copying  bool // it has ended, and is only copied from or to
 	instead  *predecessor
 	lines    func(launcher.LogLine)
 	fault    *launcher.Error // why whisk itself has ended the app
@@ -89,15 +90,15 @@ func (s *server) create(ctx context.Context, spec *launcher.Spec, instead *prede
 	return m, nil
 }
 
-// resume takes up the folder of a sandbox that has ended. It stands on the image it was made from, whatever that one's
-// name stands for now.
-func (s *server) resume(ctx context.Context, rec *launcher.Record) (*managed, error) {
+// resume takes up the folder of a sandbox that has ended, to start it or to copy from or to it. It stands on the image it
+// was made from, whatever that one's name stands for now.
+func (s *server) resume(ctx context.Context, rec *launcher.Record, copying bool) (*managed, error) {
 	base, err := s.checked(ctx, &rec.Spec, rec.ImageID)
 	if err != nil {
 		return nil, err
 	}
 	m := s.manage(base)
-	m.rec = *rec
+	m.rec, m.copying = *rec, copying
 	if err := s.admit(m, m.takeFolder); err != nil {
 		return nil, err
 	}

@@ -194,6 +194,9 @@ func (m *managed) check(ctx context.Context, r *config.Ready) error {
 	m.mu.Lock()
 	sb, address := m.sb, m.rec.IPv4
 	m.mu.Unlock()
+	if sb == nil {
+		return errStarting
+	}
 	addr, err := netip.ParseAddr(address)
 	if err != nil {
 		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})

@@ -371,7 +371,7 @@ func (s *server) handleStart(r *http.Request, out *reply) error {
 	if err != nil {
 		return notFound(id)
 	}
-	m, err = s.resume(r.Context(), rec)
+	m, err = s.resume(r.Context(), rec, false)
 	if errors.Is(err, errStarting) {
 		return nil
 	}

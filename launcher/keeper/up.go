@@ -268,7 +268,7 @@ func (s *server) existing(spec *launcher.Spec, imageID string, recreate bool) (*
 		return nil, nil, errUnwanted()
 	}
 	if running != nil {
-		if rec := running.snapshot(); !recreate && rec.ImageID == imageID && sameSpec(rec.AskedSpec(), spec) {
+		if rec := running.snapshot(); !recreate && !running.copying && rec.ImageID == imageID && sameSpec(rec.AskedSpec(), spec) {
 			select {
 			case <-running.ended:
 			default:
