@@ -29,7 +29,8 @@ type upCmd struct {
 // Help is what kong shows below the flags.
 func (*upCmd) Help() string {
 	return `In the foreground the apps' output is shown; ctrl-c stops them, ctrl-c again kills
-them. Apps that run already and have not changed are left alone.
+them. Apps that run already are left alone, unless what whisk.toml says of them or
+their image has changed.
 
 Examples:
   whisk up

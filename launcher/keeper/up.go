@@ -142,7 +142,7 @@ func (u *up) app(ctx context.Context, spec *launcher.Spec) error {
 			return ctx.Err()
 		}
 	}
-	m, volumes, err := u.s.existing(spec, u.req.Recreate)
+	m, volumes, err := u.s.existing(ctx, spec, u.req.Recreate)
 	if err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func (u *up) undo() {
 
 // existing finds the sandbox that a project's app has already. One that runs as asked is kept; any other is
 // stopped and forgotten, and its anonymous volumes are handed on.
-func (s *server) existing(spec *launcher.Spec, recreate bool) (*managed, []string, error) {
+func (s *server) existing(ctx context.Context, spec *launcher.Spec, recreate bool) (*managed, []string, error) {
 	s.mu.Lock()
 	var running *managed
 	for _, m := range s.sandboxes {
@@ -207,7 +207,12 @@ func (s *server) existing(spec *launcher.Spec, recreate bool) (*managed, []strin
 	}
 	s.mu.Unlock()
 	if running != nil {
-		if !recreate && sameSpec(&running.rec.Spec, spec) {
+		base, err := s.base(ctx, spec)
+		if err != nil {
+			return nil, nil, appError(spec.App.Name, err)
+		}
+		// A pull may have moved the image's name to another.
+		if !recreate && sameSpec(&running.rec.Spec, spec) && running.rec.ImageID == base.ID {
 			select {
 			case <-running.ended:
 			default:
