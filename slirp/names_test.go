@@ -234,3 +234,35 @@ func FuzzReverseName(f *testing.F) {
 		}
 	})
 }
+
+func TestSameQuestion(t *testing.T) {
+	q := new(dns.Msg)
+	q.SetQuestion("a.test.", dns.TypeA)
+	answer := func(change func(m *dns.Msg)) *dns.Msg {
+		m := new(dns.Msg)
+		m.SetReply(q)
+		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: "a.test.", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: []byte{8, 0, 0, 1}}}
+		change(m)
+		return m
+	}
+	for _, c := range []struct {
+		name   string
+		change func(m *dns.Msg)
+		same   bool
+	}{
+		{"the question", func(*dns.Msg) {}, true},
+		{"in other letters", func(m *dns.Msg) { m.Question[0].Name = "A.Test." }, true},
+		{"another name", func(m *dns.Msg) { m.Question[0].Name = "b.test." }, false},
+		{"another type", func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeAAAA }, false},
+		{"another class", func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS }, false},
+		{"no question", func(m *dns.Msg) { m.Question = nil }, false},
+		{"two questions", func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }, false},
+		{"a question itself", func(m *dns.Msg) { m.Response = false }, false},
+		{"another operation", func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }, false},
+		{"a question that it could not read", func(m *dns.Msg) { m.Question, m.Answer, m.Rcode = nil, nil, dns.RcodeFormatError }, true},
+	} {
+		if err := sameQuestion(q, answer(c.change)); (err == nil) != c.same {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}

@@ -167,10 +167,30 @@ func (n *netstack) close() {
 	s := n.stack
 	n.stack, n.link, n.closed = nil, nil, true
 	n.mu.Unlock()
-	if s != nil {
+	if s == nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
 		s.Destroy()
+	}()
+	for {
+		select {
+		case <-done:
+			return
+		case <-time.After(abortAgain):
+		}
+		// A handshake that began between its looking for connections to abort and its waiting for their ends would be waited
+		// for until its own time runs out, minutes later.
+		for _, e := range s.RegisteredEndpoints() {
+			e.Abort()
+		}
 	}
 }
+
+// abortAgain is how often what is left is aborted while the stack ends.
+const abortAgain = 20 * time.Millisecond
 
 // stackLink is the stack's side of the uplink. It leaves segmentation and checksums to the kernel.
 type stackLink struct {
