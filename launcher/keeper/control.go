@@ -154,6 +154,6 @@ func (s *server) handleUpdate(r *http.Request, _ *reply) error {
 		}
 		return fmt.Errorf("updating %s: %w", m.rec.Name, err)
 	}
-	m.rec.App.Memory, m.rec.App.CPUs, m.rec.App.Pids, m.rec.App.BlkioWeight = l.Memory, l.CPUs, l.Pids, l.Weight
+	launcher.SetLimits(&m.rec.App, l)
 	return m.rec.Write(s.doc.Dirs)
 }
