@@ -31,6 +31,14 @@ func TestMoveSubIDs(t *testing.T) {
 	}
 }
 
+// A name is a name, also in sed's language.
+func TestMoveSubIDsOfAStrangeName(t *testing.T) {
+	want := "doas sed -i '/^a..e.touch.x...b:/d' /etc/subuid /etc/subgid && echo 'a/;e touch x; /b:1:2' | doas tee -a /etc/subuid /etc/subgid"
+	if got := (Distro{Family: Alpine}).MoveSubIDs("a/;e touch x; /b", 1, 2, nil, nil); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestContainer(t *testing.T) {
 	file := func(path, text string) fstest.MapFS { return fstest.MapFS{path: {Data: []byte(text)}} }
 	for _, c := range []struct {
