@@ -1,6 +1,10 @@
 package cli
 
-import "github.com/whisk-sandbox/whisk/config"
+import (
+	"slices"
+
+	"github.com/whisk-sandbox/whisk/config"
+)
 
 // deviceRateFlags bound what an app moves to and from block devices.
 type deviceRateFlags struct {
@@ -10,8 +14,11 @@ type deviceRateFlags struct {
 	DeviceWriteIOPS []string `name:"device-write-iops" group:"Rights and limits" sep:"none" placeholder:"PATH:RATE" help:"Limit how often a disk is written to in a second."`
 }
 
-func (f *deviceRateFlags) rates() ([]config.DeviceRate, error) {
-	var all []config.DeviceRate
+func (f *deviceRateFlags) rates() ([]config.DeviceRate, error) { return f.over(nil) }
+
+// over lays them over the rates that are there, which stay as they are.
+func (f *deviceRateFlags) over(rates []config.DeviceRate) ([]config.DeviceRate, error) {
+	all := slices.Clone(rates)
 	asked := map[config.RateKind][]string{config.ReadBPS: f.DeviceReadBPS, config.WriteBPS: f.DeviceWriteBPS, config.ReadIOPS: f.DeviceReadIOPS, config.WriteIOPS: f.DeviceWriteIOPS}
 	for _, kind := range config.RateKinds() {
 		for _, s := range asked[kind] {

@@ -48,6 +48,7 @@ type sandboxFlags struct {
 	Memory      string   `group:"Rights and limits" short:"m" placeholder:"SIZE" help:"Limit memory: bytes, or with b, k, m or g."`
 	CPUs        string   `name:"cpus" group:"Rights and limits" placeholder:"NUMBER" help:"Limit processor time to so many processors."`
 	PidsLimit   int64    `group:"Rights and limits" placeholder:"NUMBER" help:"Limit the number of processes; -1 for no limit."`
+	MemorySwap  string   `group:"Rights and limits" placeholder:"SIZE" help:"Limit memory and swap together; -1 for no limit of swap. Without it, twice the memory limit."`
 	BlkioWeight string   `group:"Rights and limits" placeholder:"NUMBER" help:"Share of the disks' time beside other sandboxes: 10 to 1000."`
 	deviceRateFlags
 	Ulimit []string `group:"Rights and limits" sep:"none" placeholder:"NAME=SOFT[:HARD]" help:"Set a resource limit."`
@@ -348,6 +349,14 @@ func (f *sandboxFlags) limits(spec *launcher.Spec, _ surroundings) error {
 		if spec.App.Memory, err = config.ParseMemory(f.Memory); err != nil {
 			return flagFault("--memory", err)
 		}
+	}
+	if f.MemorySwap != "" {
+		if spec.App.MemorySwap, err = config.ParseMemorySwap(f.MemorySwap); err != nil {
+			return flagFault("--memory-swap", err)
+		}
+	}
+	if err := config.CheckMemorySwap(spec.App.Memory, spec.App.MemorySwap); err != nil {
+		return flagFault("--memory-swap", err)
 	}
 	if f.CPUs != "" {
 		if spec.App.CPUs, err = config.ParseCPUs(f.CPUs); err != nil {

@@ -31,6 +31,7 @@ type App struct {
 	Init        *bool // nil or true: whisk's init is process 1; false: the app is
 	TTY         bool  // a terminal on a pty of the sandbox's own
 	Memory      int64 // bytes; 0: no limit
+	MemorySwap  int64 `json:",omitempty"` // bytes of Memory and swap together; 0: twice Memory; -1: no limit of swap
 	CPUs        float64
 	Pids        int64
 	BlkioWeight int64        // share of the disks' time beside others, 10 to 1000; 0: the kernel's own

@@ -21,6 +21,7 @@ type appPlaces struct {
 	depends []int // of each of app.DependsOn
 	links   []int // of each of app.Links
 	aliases []int // of each of app.Aliases
+	swap    *node // memory_swap's value
 	node    *node // the table
 	loader  *loader
 	files   []string // env_file's entries, which env's follow
@@ -45,6 +46,9 @@ func (l *loader) appTables(n *node) {
 			a.offset = f.value.offset
 		}
 		table(&l.decoder, f.value, fmt.Sprintf("[app.%s]", clip(f.key)), appKeys(), a)
+		if err := CheckMemorySwap(a.app.Memory, a.app.MemorySwap); err != nil {
+			l.fail(a.swap.offset, "", "%v", err)
+		}
 		a.app.Env = append(a.files, a.app.Env...)
 		a.app.Mounts = append(a.app.Mounts, a.tmpfs...)
 		a.mounts = append(a.mounts, a.tmpfsAt...)
@@ -111,6 +115,10 @@ func appKeys() []key[appPlaces] {
 		{"tty", func(d *decoder, n *node, a *appPlaces) { d.boolean(n, "tty", &a.app.TTY) }},
 		{"memory", func(d *decoder, n *node, a *appPlaces) {
 			parsed(d, n, "memory", "a string or a number of bytes", ParseMemory, &a.app.Memory, str, integer)
+		}},
+		{"memory_swap", func(d *decoder, n *node, a *appPlaces) {
+			a.swap = n
+			parsed(d, n, "memory_swap", "a string or a number of bytes", ParseMemorySwap, &a.app.MemorySwap, str, integer)
 		}},
 		{"cpus", func(d *decoder, n *node, a *appPlaces) {
 			parsed(d, n, "cpus", "a number", ParseCPUs, &a.app.CPUs, str, integer, float)

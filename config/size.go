@@ -62,6 +62,26 @@ func ParseMemory(s string) (int64, error) {
 	return n, nil
 }
 
+// ParseMemorySwap reads a limit of memory and swap together, as docker has it: a size, 0 for twice the memory limit, or -1 for
+// no limit of swap.
+func ParseMemorySwap(s string) (int64, error) {
+	if s == "-1" {
+		return -1, nil
+	}
+	return ParseSize(s)
+}
+
+// CheckMemorySwap refuses a limit of memory and swap together that leaves out the memory.
+func CheckMemorySwap(memory, swap int64) error {
+	switch {
+	case swap > 0 && memory == 0:
+		return errors.New("a limit of memory and swap together needs a memory limit, too")
+	case swap > 0 && swap < memory:
+		return fmt.Errorf("a limit of memory and swap together of %s is below the memory limit of %s", SizeText(swap), SizeText(memory))
+	}
+	return nil
+}
+
 // ParseCPUs reads a number of processors: a decimal number such as 1.5, or 0 for no limit.
 func ParseCPUs(s string) (float64, error) {
 	if !isDecimal(s) {

@@ -123,6 +123,17 @@ func TestFirstFinding(t *testing.T) {
 		"no-walls":              {Problem, "no-seccomp"},
 		"ptrace-scope":          {Note, "no-range"},
 		"no-user-bus":           {Note, "low-ports"},
+		"directory-silent":      {Note, "directory-silent"},
+		"directory-no-range":    {Note, "directory-no-range"},
+		"directory-small":       {Problem, "range-too-small"},
+		"not-writable":          {Problem, "not-writable"},
+		"full-disk":             {Problem, "full"},
+		"damaged-images":        {Note, "image-damaged"},
+		"landlock-refused":      {Problem, "landlock-refused"},
+		"chroot":                {Problem, "chroot"},
+		"exhausted":             {Problem, "exhausted"},
+		"ecryptfs-home":         {Problem, "file-system"},
+		"one-helper":            {Note, "helper-missing"},
 	} {
 		a, err := txtar.ParseFile("testdata/" + name + ".txtar")
 		if err != nil {

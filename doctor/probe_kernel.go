@@ -273,11 +273,13 @@ func limits(m *Machine, d mend.Distro) []Finding {
 	if m.Descriptors < fewDescriptors {
 		f.Level, f.Cause = Note, "descriptors"
 		f.Lost = strings.TrimPrefix(f.Lost+"; servers with many connections fail", "; ")
-		line := m.name() + " hard nofile 524288"
-		cmd := "echo " + mend.Quote(line) + " | " + d.Root("tee -a /etc/security/limits.conf")
-		f.Then = anew
+		file, line := d.Descriptors(m.name())
+		cmd := "echo " + mend.Quote(line) + " | " + d.Root("tee -a "+file)
+		if f.Then = anew; d.Family == mend.Alpine {
+			f.Then = "start the machine anew"
+		}
 		f.Mend = strings.TrimPrefix(f.Mend+" && "+cmd, " && ")
-		f.repair.add("line /etc/security/limits.conf " + mend.Quote(line))
+		f.repair.add("line " + file + " " + mend.Quote(line))
 	}
 	return []Finding{f}
 }

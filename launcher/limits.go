@@ -31,11 +31,21 @@ const (
 
 // ControlLimits are an app's limits that only a control group can keep.
 func ControlLimits(app *config.App) cgroup.Limits {
-	l := cgroup.Limits{Memory: app.Memory, CPUs: app.CPUs, Pids: max(app.Pids, 0), Weight: app.BlkioWeight}
+	l := cgroup.Limits{Memory: app.Memory, MemorySwap: app.MemorySwap, CPUs: app.CPUs, Pids: max(app.Pids, 0), Weight: app.BlkioWeight}
 	for _, d := range app.DeviceRates {
 		l.Disks = append(l.Disks, cgroup.Disk(d))
 	}
 	return l
+}
+
+// SetLimits writes them into an app, the reverse of ControlLimits. A disk without a limit is left out.
+func SetLimits(app *config.App, l cgroup.Limits) {
+	app.Memory, app.MemorySwap, app.CPUs, app.Pids, app.BlkioWeight, app.DeviceRates = l.Memory, l.MemorySwap, l.CPUs, l.Pids, l.Weight, nil
+	for _, d := range l.Disks {
+		if !d.None() {
+			app.DeviceRates = append(app.DeviceRates, config.DeviceRate(d))
+		}
+	}
 }
 
 // KeepLimits gives those of a sandbox's ControlLimits that this machine can keep. One that it cannot is an *Error, or, for a

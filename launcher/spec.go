@@ -102,8 +102,8 @@ type Record struct {
 // AskedSpec is the sandbox's spec as it was asked for, without what whisk update has changed since.
 func (r *Record) AskedSpec() *Spec {
 	s := r.Spec
-	if l := r.AskedLimits; l != nil {
-		s.App.Memory, s.App.CPUs, s.App.Pids, s.App.BlkioWeight = l.Memory, l.CPUs, l.Pids, l.Weight
+	if r.AskedLimits != nil {
+		SetLimits(&s.App, *r.AskedLimits)
 	}
 	return &s
 }

@@ -72,7 +72,7 @@ func (d Distro) Sysctl(name, value string) string {
 // no sub-ids.
 func (d Distro) SubIDs(user string, first, count uint64) string {
 	if d.Family == Alpine {
-		return fmt.Sprintf("echo %s | doas tee -a /etc/subuid /etc/subgid", SubIDLine(user, first, count))
+		return fmt.Sprintf("echo %s | doas tee -a /etc/subuid /etc/subgid", Quote(SubIDLine(user, first, count)))
 	}
 	return fmt.Sprintf("sudo usermod --add-subuids %d-%d --add-subgids %[1]d-%[2]d %s", first, first+count-1, Quote(user))
 }
@@ -80,7 +80,14 @@ func (d Distro) SubIDs(user string, first, count uint64) string {
 // MoveSubIDs takes from a user what somebody else has been given as well, and gives count ids from first on in its place.
 func (d Distro) MoveSubIDs(user string, first, count uint64, uids, gids [][2]uint64) string {
 	if d.Family == Alpine {
-		return "doas sed -i " + Quote("/^"+user+":/d") + " /etc/subuid /etc/subgid && " + d.SubIDs(user, first, count)
+		// In a pattern for sed(1), whatever could be more than a letter of a name is any letter.
+		pattern := strings.Map(func(r rune) rune {
+			if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' {
+				return r
+			}
+			return '.'
+		}, user)
+		return "doas sed -i " + Quote("/^"+pattern+":/d") + " /etc/subuid /etc/subgid && " + d.SubIDs(user, first, count)
 	}
 	line := "sudo usermod"
 	for _, r := range uids {

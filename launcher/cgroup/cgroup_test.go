@@ -24,6 +24,9 @@ func TestSettings(t *testing.T) {
 		{"a third of a processor", Limits{CPUs: 1.0 / 3}, []string{"cpu"}, []Setting{{"cpu.max", "33333 100000", false}}},
 		{"less than the kernel takes", Limits{CPUs: 0.001}, []string{"cpu"}, []Setting{{"cpu.max", "1000 100000", false}}},
 		{"half of the disks' time", Limits{Weight: 505}, []string{"io"}, []Setting{{"io.bfq.weight", "505", true}, {"io.weight", "default 5000", true}}},
+		{"no swap at all", Limits{Memory: 64 << 20, MemorySwap: 64 << 20}, []string{"memory"}, []Setting{{"memory.max", "67108864", false}, {"memory.swap.max", "0", true}}},
+		{"half as much swap", Limits{Memory: 64 << 20, MemorySwap: 96 << 20}, []string{"memory"}, []Setting{{"memory.max", "67108864", false}, {"memory.swap.max", "33554432", true}}},
+		{"swap without a limit", Limits{Memory: 64 << 20, MemorySwap: -1}, []string{"memory"}, []Setting{{"memory.max", "67108864", false}, {"memory.swap.max", "max", true}}},
 		{"nothing delegated", Limits{}, nil, nil},
 	} {
 		if got := c.limits.Settings(c.controllers); !reflect.DeepEqual(got, c.want) {

@@ -20,6 +20,9 @@ type Disk struct {
 	WriteIOPS int64  `json:"write_iops,omitempty"`
 }
 
+// None says that the disk is not bounded: a limit that was there is lifted.
+func (d Disk) None() bool { return d == Disk{Path: d.Path} }
+
 // setting is a line of io.max.
 func (d Disk) setting(number string) Setting {
 	return Setting{"io.max", fmt.Sprintf("%s rbps=%s wbps=%s riops=%s wiops=%s", number,

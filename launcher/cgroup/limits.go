@@ -13,11 +13,13 @@ const period = 100_000
 
 // Limits bound the processes of one sandbox together. Zero values are no limit.
 type Limits struct {
-	Memory int64   `json:"memory,omitempty"` // bytes; as much again may be swapped out, as docker has it
-	CPUs   float64 `json:"cpus,omitempty"`   // processors' worth of time
-	Pids   int64   `json:"pids,omitempty"`   // processes and threads
-	Weight int64   `json:"weight,omitempty"` // share of the disks' time beside other groups: 10 to 1000
-	Disks  []Disk  `json:"disks,omitempty"`
+	Memory int64 `json:"memory,omitempty"` // bytes
+	// MemorySwap bounds memory and swap together, as docker has it; 0: as much again as Memory may be swapped out; -1: no limit.
+	MemorySwap int64   `json:"memory_swap,omitempty"`
+	CPUs       float64 `json:"cpus,omitempty"`   // processors' worth of time
+	Pids       int64   `json:"pids,omitempty"`   // processes and threads
+	Weight     int64   `json:"weight,omitempty"` // share of the disks' time beside other groups: 10 to 1000
+	Disks      []Disk  `json:"disks,omitempty"`
 }
 
 // None says that there is nothing to keep.
@@ -37,7 +39,7 @@ type Setting struct {
 func (l Limits) Settings(controllers []string) []Setting {
 	var out []Setting
 	if slices.Contains(controllers, "memory") {
-		out = append(out, Setting{"memory.max", numberOrMax(l.Memory), false}, Setting{"memory.swap.max", numberOrMax(l.Memory), true})
+		out = append(out, Setting{"memory.max", numberOrMax(l.Memory), false}, Setting{"memory.swap.max", l.swap(), true})
 	}
 	if slices.Contains(controllers, "cpu") {
 		quota := "max"
@@ -54,6 +56,17 @@ func (l Limits) Settings(controllers []string) []Setting {
 		out = append(out, weights(l.Weight)...)
 	}
 	return out
+}
+
+// swap is what may be swapped out: version 2 bounds it apart from memory, cgroups(7).
+func (l Limits) swap() string {
+	switch {
+	case l.Memory <= 0 || l.MemorySwap < 0:
+		return "max"
+	case l.MemorySwap == 0:
+		return strconv.FormatInt(l.Memory, 10)
+	}
+	return strconv.FormatInt(max(0, l.MemorySwap-l.Memory), 10)
 }
 
 func numberOrMax(n int64) string {
@@ -102,7 +115,7 @@ func (l Limits) Lost(m Machine) (lost, hint string) {
 func (l Limits) Kept(m Machine) Limits {
 	can := func(controller string) bool { return m.Able() && slices.Contains(m.Controllers, controller) }
 	if !can("memory") {
-		l.Memory = 0
+		l.Memory, l.MemorySwap = 0, 0
 	}
 	if !can("cpu") {
 		l.CPUs = 0

@@ -156,9 +156,9 @@ func (s *server) handleUpdate(r *http.Request, _ *reply) error {
 		return fmt.Errorf("updating %s: %w", m.rec.Name, err)
 	}
 	if m.rec.AskedLimits == nil {
-		app := &m.rec.App
-		m.rec.AskedLimits = &cgroup.Limits{Memory: app.Memory, CPUs: app.CPUs, Pids: app.Pids, Weight: app.BlkioWeight}
+		asked := launcher.ControlLimits(&m.rec.App)
+		m.rec.AskedLimits = &asked
 	}
-	m.rec.App.Memory, m.rec.App.CPUs, m.rec.App.Pids, m.rec.App.BlkioWeight = l.Memory, l.CPUs, l.Pids, l.Weight
+	launcher.SetLimits(&m.rec.App, l)
 	return m.rec.Write(s.doc.Dirs)
 }
