@@ -35,7 +35,7 @@ func commands() []entry {
 		{"start", groupSandboxes, "Start stopped sandboxes.", func() any { return new(startCmd) }},
 		{"restart", groupSandboxes, "Stop sandboxes and start them again.", func() any { return new(restartCmd) }},
 		{"rm", groupSandboxes, "Remove sandboxes.", func() any { return new(rmCmd) }},
-		{"inspect", groupSandboxes, "Show all that whisk knows of sandboxes, as JSON.", func() any { return new(inspectCmd) }},
+		{"inspect", groupSandboxes, "Show all that whisk knows of sandboxes and images, as JSON.", func() any { return new(inspectCmd) }},
 		{"port", groupSandboxes, "Show and change the published ports of a sandbox.", func() any { return new(portCmd) }},
 		{"stats", groupSandboxes, "Show what sandboxes use.", func() any { return new(statsCmd) }},
 		{"update", groupSandboxes, "Change the limits of running sandboxes.", func() any { return new(updateCmd) }},

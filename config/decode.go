@@ -73,7 +73,7 @@ func composeWord(key string) string {
 	case "container_name":
 		return "an app's name is that of its table, [app.NAME]"
 	case "build":
-		return "images are built with: whisk build"
+		return "whisk builds no images; build it elsewhere, and take it over with: whisk load -i ARCHIVE, or whisk pull"
 	case "expose":
 		return "apps of a project reach each other's ports anyway; leave it away"
 	case "privileged":

@@ -337,7 +337,7 @@ func startError(c call, errno unix.Errno, name string) error {
 	case unix.ENOENT, unix.ENOTDIR:
 		return &Error{Message: fmt.Sprintf("command %s not found in the sandbox", strconv.Quote(name)), Hint: "look for it: whisk run --rm --entrypoint ls IMAGE /bin /usr/bin", Exit: ExitNotFound}
 	case unix.ENOEXEC:
-		return &Error{Message: fmt.Sprintf("command %s is not a program for this machine (exec format error)", strconv.Quote(name)), Hint: "check the image's platform: whisk inspect", Exit: ExitNotExecutable}
+		return &Error{Message: fmt.Sprintf("command %s is not a program for this machine (exec format error)", strconv.Quote(name)), Hint: "see what the image is for: whisk images", Exit: ExitNotExecutable}
 	}
 	return &Error{Message: fmt.Sprintf("command %s cannot be executed: %s", strconv.Quote(name), strings.ToLower(errno.Error())), Exit: ExitNotExecutable}
 }
