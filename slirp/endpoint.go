@@ -213,6 +213,9 @@ func (e *Endpoint) Close() error {
 		if !linkGone(err) {
 			e.closeErr = fmt.Errorf("detaching %q: %w", e.name, err)
 		}
+		// A packet that was in the uplink's queue may have begun a flow meanwhile. It ends before the address is another's.
+		n.names.remove(e)
+		n.gate.endSource(e.v4, e.v6)
 		n.release(e)
 		unix.Close(e.netns)
 	})

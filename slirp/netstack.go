@@ -131,6 +131,17 @@ func (c *stackConn) CloseWrite() error {
 	return c.TCPConn.CloseWrite()
 }
 
+// await returns when there is something to read, be it the end or an error.
+func (c *stackConn) await() error {
+	entry, events := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventErr | waiter.EventHUp | waiter.EventRdHUp)
+	c.wq.EventRegister(&entry)
+	defer c.wq.EventUnregister(&entry)
+	for c.ep.Readiness(entry.Mask()) == 0 {
+		<-events
+	}
+	return nil
+}
+
 func (c *stackConn) reset() { c.ep.Abort() }
 
 // failed waits for an error of the connection's; see the function of the name.

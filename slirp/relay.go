@@ -79,15 +79,91 @@ func relay(ctx context.Context, a, b halfCloser) (sent, received int64) {
 	return sent, received
 }
 
-// copyStream copies until the end of the stream. Between two of the kernel's connections the bytes stay in the kernel
-// (io.Copy is splice(2) there); for any other pair the wrappers hide *net.TCPConn's own ways of copying, which fall back
-// to small buffers.
-func copyStream(dst, src halfCloser) (int64, error) {
+// lent are the relays' buffers, each for as long as it has bytes in it: most connections wait most of the time.
+var lent = sync.Pool{New: func() any { return new([relayBuffer]byte) }}
+
+// awaiter is a connection that can be waited for without a buffer.
+type awaiter interface {
+	// await returns when a read would not wait.
+	await() error
+}
+
+// copyStream copies until the end of the stream. Between two of the kernel's connections the bytes stay in the kernel:
+// io.Copy is splice(2) there.
+func copyStream(dst, src halfCloser) (n int64, err error) {
 	_, kernel := dst.(*net.TCPConn)
 	if _, ok := src.(*net.TCPConn); ok && kernel {
 		return io.Copy(dst, src)
 	}
-	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, relayBuffer))
+	for {
+		m, err := copyOnce(dst, src)
+		n += int64(m)
+		if errors.Is(err, io.EOF) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// copyOnce waits for bytes and passes on what there is.
+func copyOnce(dst, src halfCloser) (int, error) {
+	b, n, err := readLent(src)
+	if b == nil {
+		return 0, err
+	}
+	defer lent.Put(b)
+	if n > 0 {
+		if m, werr := dst.Write(b[:n]); werr != nil {
+			return m, werr
+		}
+	}
+	return n, err
+}
+
+// readLent reads into a buffer that it takes when there is something to read. The caller gives it back, if it is not nil.
+func readLent(src halfCloser) (b *[relayBuffer]byte, n int, err error) {
+	if t, ok := src.(told); ok {
+		src = t.halfCloser
+	}
+	if a, ok := src.(*answered); ok && len(a.rest) == 0 {
+		src = a.TCPConn
+	}
+	if c, ok := src.(*net.TCPConn); ok {
+		raw, err := c.SyscallConn()
+		if err != nil {
+			return nil, 0, err
+		}
+		var rerr error
+		err = raw.Read(func(fd uintptr) bool {
+			b = lent.Get().(*[relayBuffer]byte)
+			for {
+				if n, rerr = unix.Read(int(fd), b[:]); rerr != unix.EINTR {
+					break
+				}
+			}
+			if rerr == unix.EAGAIN {
+				lent.Put(b)
+				b = nil
+				return false
+			}
+			return true
+		})
+		n = max(n, 0)
+		if err == nil && rerr == nil && n == 0 {
+			err = io.EOF
+		}
+		return b, n, errors.Join(err, rerr)
+	}
+	if c, ok := src.(awaiter); ok {
+		if err := c.await(); err != nil {
+			return nil, 0, err
+		}
+	}
+	b = lent.Get().(*[relayBuffer]byte)
+	n, err = src.Read(b[:])
+	return b, n, err
 }
 
 // reset ends a connection with a reset, so that its peer sees an error and not an end of the stream.

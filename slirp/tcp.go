@@ -135,6 +135,9 @@ func (t *tcpFlows) syn(p packet) {
 	if t.dials >= maxDials || t.bySource[src] >= maxDialsSource {
 		return
 	}
+	if t.gate.names.endpoint(src) == nil {
+		return // has left since, and end has been here
+	}
 	t.dials++
 	t.bySource[src]++
 	f = &tcpFlow{verdict: v, app: make(chan halfCloser, 1), done: make(chan struct{})}

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -118,25 +119,103 @@ func (m *managed) open(ctx context.Context) error {
 	return nil
 }
 
-// addPorts publishes more while the sandbox runs, all or, with an error, none.
-func (m *managed) addPorts(ctx context.Context, wanted config.Port) ([]launcher.PublishedPort, error) {
+// changePorts takes published ports away and adds others while the sandbox runs: all of it or, with an error, nothing.
+//
+//	added, where no port that goes is in the way ─▶ taken away ─▶ the rest added
+//	        └─ error: added ones close                  └─ error: what was taken away is published again
+func (m *managed) changePorts(ctx context.Context, remove []config.PortSelector, add []config.Port) (gone, came []launcher.PublishedPort, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ep == nil {
-		return nil, m.unreachable()
+		return nil, nil, m.unreachable()
 	}
-	var added []*port
-	var out []launcher.PublishedPort
-	for _, one := range singles([]config.Port{wanted}) {
-		p, err := m.publish(ctx, m.ep, one, m.rec.App.Ready != nil && !m.rec.Ready)
+	stay, leave, err := m.selectPorts(remove)
+	if err != nil {
+		return nil, nil, err
+	}
+	inTheWay := func(one config.Port) bool {
+		return slices.ContainsFunc(leave, func(p *port) bool { return one.Host != 0 && one.Host == p.at.HostPort })
+	}
+	var first, second []config.Port
+	for _, one := range singles(add) {
+		if inTheWay(one) {
+			second = append(second, one)
+		} else {
+			first = append(first, one)
+		}
+	}
+	hold := m.rec.App.Ready != nil && !m.rec.Ready
+	added, err := m.publishEach(ctx, first, hold)
+	if err != nil {
+		return nil, nil, err
+	}
+	closePorts(leave) // waits for what is under way
+	more, err := m.publishEach(ctx, second, hold)
+	if err != nil {
+		closePorts(added)
+		return nil, nil, errors.Join(err, m.restorePorts(ctx, leave, hold))
+	}
+	m.ports = slices.Concat(stay, added, more)
+	for _, p := range leave {
+		gone = append(gone, p.at)
+	}
+	for _, p := range slices.Concat(added, more) {
+		came = append(came, p.at)
+	}
+	return gone, came, m.portsChanged()
+}
+
+// selectPorts tells the ports that selectors are about from the others. m.mu is locked.
+func (m *managed) selectPorts(which []config.PortSelector) (stay, leave []*port, err error) {
+	stay = slices.Clone(m.ports)
+	for _, w := range which {
+		before := len(leave)
+		stay = slices.DeleteFunc(stay, func(p *port) bool {
+			if !w.Selects(p.at.HostIP, p.at.HostPort, p.at.AppPort, p.at.Protocol) {
+				return false
+			}
+			leave = append(leave, p)
+			return true
+		})
+		if len(leave) == before {
+			return nil, nil, &launcher.Error{Message: fmt.Sprintf("sandbox %q has no published port %q", m.rec.Name, w), Hint: "whisk port " + m.rec.Name, Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
+		}
+	}
+	return stay, leave, nil
+}
+
+// publishEach publishes single ports, all or, with an error, none. m.mu is locked.
+func (m *managed) publishEach(ctx context.Context, wanted []config.Port, hold bool) ([]*port, error) {
+	var out []*port
+	for _, one := range wanted {
+		p, err := m.publish(ctx, m.ep, one, hold)
 		if err != nil {
-			closePorts(added)
+			closePorts(out)
 			return nil, err
 		}
-		added, out = append(added, p), append(out, p.at)
+		out = append(out, p)
 	}
-	m.ports = append(m.ports, added...)
-	return out, m.portsChanged()
+	return out, nil
+}
+
+// restorePorts publishes again, where they were, ports that were closed a moment ago. m.mu is locked.
+func (m *managed) restorePorts(ctx context.Context, closed []*port, hold bool) error {
+	var errs []error
+	for _, p := range closed {
+		as := p.asked
+		as.Host = p.at.HostPort // also where it was the kernel that picked
+		again, err := m.publish(ctx, m.ep, as, hold)
+		if err != nil { // somebody else was as quick as that
+			errs = append(errs, err)
+			m.ports = slices.DeleteFunc(m.ports, func(q *port) bool { return q == p })
+			continue
+		}
+		p.hold, p.live = again.hold, again.live
+	}
+	if len(errs) > 0 {
+		errs = append(errs, m.portsChanged())
+	}
+	return errors.Join(errs...)
 }
 
 // unreachable says why a port cannot be published. m.mu is locked.
@@ -145,35 +224,6 @@ func (m *managed) unreachable() error {
 		return &launcher.Error{Message: fmt.Sprintf("sandbox %q has no network: none of its ports can be reached", m.rec.Name), Exit: launcher.ExitWhisk}
 	}
 	return &launcher.Error{Message: fmt.Sprintf("sandbox %q is not running", m.rec.Name), Hint: "whisk start " + m.rec.Name, Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
-}
-
-// removePorts ends the forwarding of published ports.
-func (m *managed) removePorts(which config.PortSelector) ([]launcher.PublishedPort, error) {
-	m.mu.Lock()
-	if m.ep == nil {
-		defer m.mu.Unlock()
-		return nil, m.unreachable()
-	}
-	var gone []*port
-	var out []launcher.PublishedPort
-	m.ports = slices.DeleteFunc(m.ports, func(p *port) bool {
-		if !which.Selects(p.at.HostIP, p.at.HostPort, p.at.AppPort, p.at.Protocol) {
-			return false
-		}
-		gone, out = append(gone, p), append(out, p.at)
-		return true
-	})
-	var err error
-	if len(gone) > 0 {
-		err = m.portsChanged()
-	}
-	name := m.rec.Name
-	m.mu.Unlock()
-	closePorts(gone) // waits for what is under way
-	if len(gone) == 0 {
-		return nil, &launcher.Error{Message: fmt.Sprintf("sandbox %q has no published port %q", name, which), Hint: "whisk port " + name, Kind: launcher.KindNotFound, Exit: launcher.ExitWhisk}
-	}
-	return out, err
 }
 
 // portsChanged writes down what whisk port has changed. m.mu is locked.
@@ -185,7 +235,7 @@ func (m *managed) portsChanged() error {
 	return m.rec.Write(m.s.doc.Dirs)
 }
 
-// PortsRequest changes the published ports of a running sandbox.
+// PortsRequest changes the published ports of a running sandbox: all of it or nothing.
 type PortsRequest struct {
 	Add    []config.Port         `json:"add,omitempty"`
 	Remove []config.PortSelector `json:"remove,omitempty"` // before Add
@@ -200,25 +250,21 @@ func (s *server) handlePorts(r *http.Request, out *reply) error {
 	if err != nil {
 		return err
 	}
-	for _, which := range req.Remove {
-		gone, err := m.removePorts(which)
-		if err != nil {
-			return err
-		}
+	gone, came, err := m.changePorts(r.Context(), req.Remove, req.Add)
+	if err != nil {
+		return err
+	}
+	if len(gone) > 0 {
 		out.send(Event{Type: EventUnpublished, ID: m.rec.ID, Ports: gone})
 	}
-	for _, wanted := range req.Add {
-		ports, err := m.addPorts(r.Context(), wanted)
-		if err != nil {
-			return err
-		}
-		out.send(Event{Type: EventPublished, ID: m.rec.ID, Ports: ports})
+	if len(came) > 0 {
+		out.send(Event{Type: EventPublished, ID: m.rec.ID, Ports: came})
 	}
 	return nil
 }
 
-// Ports changes the published ports of a running sandbox. Each change is told by an event; at the first that fails, the
-// rest is left undone.
+// Ports changes the published ports of a running sandbox, all that is asked for or, with an error, nothing. What has
+// changed is told by events.
 func (c *Client) Ports(ctx context.Context, id string, r PortsRequest, each func(Event)) error {
 	return c.do(ctx, "/v1/ports?id="+id, r, nil, each)
 }
