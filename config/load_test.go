@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -330,21 +331,29 @@ func TestLoadTakesEgressFromTheNearest(t *testing.T) {
 	}
 }
 
-// TestLoadOfManyFaults guards against work that grows with the square of a file's length.
+// TestLoadOfManyFaults guards against work that grows with the square of a file's length: ten times the lines may take
+// ten times as long, not a hundred times.
 func TestLoadOfManyFaults(t *testing.T) {
-	const lines = 50_000
-	var text strings.Builder
-	for i := range lines {
-		fmt.Fprintf(&text, "unknown_%d = 1\n", i)
+	load := func(lines int) time.Duration {
+		var text strings.Builder
+		for i := range lines {
+			fmt.Fprintf(&text, "unknown_%d = 1\n", i)
+		}
+		path := write(t, map[string]string{FileName: text.String()})
+		least := time.Duration(math.MaxInt64)
+		for range 3 { // the least is the one that other work on the machine disturbed least
+			start := time.Now()
+			_, err := Load(path, LoadOptions{})
+			least = min(least, time.Since(start))
+			if faults, ok := err.(Errors); !ok || len(faults) != lines+1 {
+				t.Fatalf("%d faults are told, want one for each line and one for the missing app", len(faults))
+			}
+		}
+		return least
 	}
-	path := write(t, map[string]string{FileName: text.String()})
-	start := time.Now()
-	_, err := Load(path, LoadOptions{})
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("it took %v", took)
-	}
-	if faults, ok := err.(Errors); !ok || len(faults) != lines+1 {
-		t.Errorf("%d faults are told, want one for each line and one for the missing app", len(faults))
+	few, many := load(5_000), load(50_000)
+	if many > 40*few {
+		t.Errorf("50,000 lines take %v, 5,000 take %v: %d times as long", many, few, many/few)
 	}
 }
 

@@ -329,8 +329,10 @@ func TestEgressServersThatSpeakFirst(t *testing.T) {
 	brief := greet(13, func(c net.Conn) { _, _ = io.WriteString(c, "now") })
 	const much = 32 << 20 // more than the kernel takes for an app that does not read
 	loud := greet(19, func(c net.Conn) {
-		go func() { _, _ = io.Copy(c, bytes.NewReader(make([]byte, much))) }()
+		said := make(chan struct{})
+		go func() { defer close(said); _, _ = io.Copy(c, bytes.NewReader(make([]byte, much))) }()
 		b, _ := io.ReadAll(c)
+		<-said
 		_, _ = fmt.Fprintf(c, "%d", len(b))
 	})
 	for _, slow := range []bool{false, true} {
