@@ -20,7 +20,7 @@ const module = "github.com/whisk-sandbox/whisk"
 func arrows() map[string][]string {
 	return map[string][]string{
 		".":                 {"cli", "config", "demo", "doctor", "image", "launcher", "slirp", "userns"},
-		"cli":               {"config", "demo", "doctor", "image", "launcher", "mend", "slirp", "userns"},
+		"cli":               {"config", "demo", "doctor", "image", "launcher", "mend", "slirp", "userns", "internal/wall"},
 		"launcher":          {"config", "image", "mend", "slirp", "userns", "internal/wall"},
 		"image":             {"config", "mend", "internal/wall"},
 		"slirp":             {"config", "mend", "internal/wall"},
