@@ -41,7 +41,10 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 			return err
 		}
 		c := &command{argv: spec.Argv, env: env, workdir: workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, lone: s.loneFor(who), tty: spec.TTY, oom: s.spec.OOMScore}
-		child := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), root: c.lone.joinScript, app: func(p *script) { appScript(p, c) }, name: c.argv[0], orphan: s.plan.init}
+		child := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), root: c.lone.joinScript, app: func(p *script) { appScript(p, c) }, name: c.argv[0], orphan: s.plan.init, away: s.pidns}
+		if c.lone.join != 0 {
+			child.keep = []int{c.lone.join}
+		}
 		if !child.orphan {
 			// The app is process 1 and need not know how to reap.
 			pid, h, err := birth(child)

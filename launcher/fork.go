@@ -41,6 +41,8 @@ type script struct {
 	calls  []call
 	keep   []any
 	pinner runtime.Pinner
+	// apart is where all that calls point to is kept, if it is not to be the keeper's heap; see away.
+	apart *apart
 }
 
 // add appends a call. Strings and slices among args are passed by address, integers by value.
@@ -62,8 +64,14 @@ func (s *script) word(a any) uintptr {
 		return v
 	case string:
 		b := append([]byte(v), 0)
+		if s.apart != nil {
+			return s.apart.bytes(b)
+		}
 		return s.pin(&b[0])
 	case []string:
+		if s.apart != nil {
+			return s.apart.strings(v)
+		}
 		ptrs := make([]uintptr, len(v)+1)
 		for i, e := range v {
 			b := append([]byte(e), 0)
@@ -73,7 +81,9 @@ func (s *script) word(a any) uintptr {
 	case *unix.Rlimit:
 		return s.pin(v)
 	case *unix.SockFprog:
-		s.pin(v.Filter)
+		if s.apart == nil {
+			s.pin(v.Filter)
+		}
 		return s.pin(v)
 	case *unix.CapUserHeader:
 		return s.pin(v)
@@ -87,12 +97,18 @@ func (s *script) word(a any) uintptr {
 		if len(v) == 0 {
 			return 0
 		}
+		if s.apart != nil {
+			return s.apart.bytes(unsafe.Slice((*byte)(unsafe.Pointer(&v[0])), 4*len(v)))
+		}
 		return s.pin(&v[0])
 	}
 	panic("launcher: a script cannot pass this type")
 }
 
 func (s *script) pin(p any) uintptr {
+	if s.apart != nil {
+		return s.apart.copyOf(p)
+	}
 	s.pinner.Pin(p)
 	s.keep = append(s.keep, p)
 	switch v := p.(type) {
@@ -121,7 +137,10 @@ func (s *script) pin(p any) uintptr {
 }
 
 // release lets the garbage collector have the script's memory again; the child has a copy of its own.
-func (s *script) release() { s.pinner.Unpin() }
+func (s *script) release() {
+	s.pinner.Unpin()
+	s.apart.free()
+}
 
 // syncFD is the descriptor, in a child, of the socket on which it meets the keeper and reports a failure. It closes on
 // exec, so that the parent reads end of file when the app has started.
@@ -147,6 +166,8 @@ type family struct {
 	report report
 	// between is for a child that a process in between forks; see forkOrphan.
 	between *between
+	// away is for one that leaves the keeper's memory behind.
+	away *away
 }
 
 // told is what init writes to toldFD of each child of its own that has ended, but the app.
@@ -214,19 +235,15 @@ func (f *family) forkOrphan(tid int32) (pid, pidfd int, err error) {
 	}
 	defer closeFD(&pair[0])
 	defer closeFD(&pair[1])
-	b := &between{out: pair[1], tid: [1]int32{tid}}
+	b := &between{tid: [1]int32{tid}}
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	pin.Pin(b)
+	b.prepare(pair[1])
 	b.args.exitSignal = uint64(unix.SIGCHLD)
 	if tid != 0 {
 		b.args.setTID, b.args.setTIDSize = uint64(uintptr(unsafe.Pointer(&b.tid))), 1
 	}
-	b.iov.Base = (*byte)(unsafe.Pointer(&b.child))
-	b.iov.SetLen(int(unsafe.Sizeof(b.child)))
-	b.msg.Iov, b.msg.Iovlen = &b.iov, 1
-	b.control.head.Level, b.control.head.Type = unix.SOL_SOCKET, unix.SCM_RIGHTS
-	b.control.head.SetLen(unix.CmsgLen(4))
 	f.between = b
 	mid, errno := f.fork()
 	if errno != 0 {
@@ -235,6 +252,17 @@ func (f *family) forkOrphan(tid int32) (pid, pidfd int, err error) {
 	closeFD(&pair[1])
 	defer func() { _ = waitFor(mid) }()
 	return readOrphan(pair[0])
+}
+
+// prepare readies the message; the child may store no pointer.
+func (b *between) prepare(out int) {
+	b.out = out
+	b.iov.Base = (*byte)(unsafe.Pointer(&b.child))
+	b.iov.SetLen(int(unsafe.Sizeof(b.child)))
+	b.msg.Iov, b.msg.Iovlen = &b.iov, 1
+	b.control.head.Level, b.control.head.Type = unix.SOL_SOCKET, unix.SCM_RIGHTS
+	b.msg.Control = (*byte)(unsafe.Pointer(&b.control))
+	b.control.head.SetLen(unix.CmsgLen(4))
 }
 
 // readOrphan reads what the process in between says.

@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,9 @@ func afterFork()
 //go:linkname afterForkInChild syscall.runtime_AfterForkInChild
 func afterForkInChild()
 
+// All calls here are package syscall's: those of package unix pass through wrappers that read the thread's own memory, which
+// away leaves behind.
+
 // forkRaw forks. In the child it never returns, allocates nothing, grows no stack and calls nothing but the
 // kernel: every function it calls is nosplit.
 //
@@ -25,32 +29,40 @@ func afterForkInChild()
 //go:norace
 //go:nocheckptr
 func forkRaw(f *family) (uintptr, unix.Errno) {
+	if f.away != nil {
+		f.away.settle()
+	}
 	beforeFork()
 	var pid uintptr
 	var errno unix.Errno
 	if f.between != nil && f.between.args.setTID != 0 {
-		pid, _, errno = unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&f.between.args)), unsafe.Sizeof(f.between.args), 0)
+		pid, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&f.between.args)), unsafe.Sizeof(f.between.args), 0)
 	} else {
-		pid, _, errno = unix.RawSyscall6(unix.SYS_CLONE, f.flags|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+		pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, f.flags|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	}
 	if errno != 0 || pid != 0 {
 		afterFork()
 		return pid, errno
 	}
-	if f.between != nil {
-		forkOnce(f.between)
+	if f.away != nil {
+		afterForkInChild()
+		goAway(f.away)
+	} else {
+		if f.between != nil {
+			forkOnce(f.between)
+		}
+		afterForkInChild()
 	}
-	afterForkInChild()
 	if f.init {
 		// From here on signals are taken by rt_sigtimedwait only; a blocked signal reaches process 1 although it
 		// has no handler, pid_namespaces(7).
-		unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&f.all)), 0, 8, 0, 0)
+		syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&f.all)), 0, 8, 0, 0)
 	}
 	follow(f)
 	if !f.init {
 		exit(255) // calls without a successful execve have reported before
 	}
-	unix.RawSyscall(unix.SYS_CLOSE_RANGE, 0, syncFD, 0)
+	syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 0, syncFD, 0)
 	lookAfter(f)
 	return 0, 0
 }
@@ -61,18 +73,26 @@ func forkRaw(f *family) (uintptr, unix.Errno) {
 //go:norace
 //go:nocheckptr
 func forkOnce(b *between) {
-	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.CLONE_PIDFD)|uintptr(unix.SIGCHLD), 0, uintptr(unsafe.Pointer(&b.control.fd)), 0, 0, 0)
+	pid, _, errno := syscall.RawSyscall6(unix.SYS_CLONE, uintptr(unix.CLONE_PIDFD)|uintptr(unix.SIGCHLD), 0, uintptr(unsafe.Pointer(&b.control.fd)), 0, 0, 0)
 	if errno == 0 && pid == 0 {
 		return
 	}
+	b.tell(pid, errno)
+}
+
+// tell says which the child is, and ends.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func (b *between) tell(pid uintptr, errno unix.Errno) {
 	if errno != 0 {
 		b.child = -int32(errno)
 	} else {
 		b.child = int32(pid)
-		b.msg.Control = (*byte)(unsafe.Pointer(&b.control))
 		b.msg.Controllen = controlLen
 	}
-	unix.RawSyscall(unix.SYS_SENDMSG, uintptr(b.out), uintptr(unsafe.Pointer(&b.msg)), 0)
+	syscall.RawSyscall(unix.SYS_SENDMSG, uintptr(b.out), uintptr(unsafe.Pointer(&b.msg)), 0)
 	exit(0)
 }
 
@@ -86,17 +106,17 @@ const controlLen = unix.SizeofCmsghdr + 4
 //go:nocheckptr
 func lookAfter(f *family) {
 	for {
-		sig, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&f.all)), 0, 0, 8, 0, 0)
+		sig, _, errno := syscall.RawSyscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&f.all)), 0, 0, 8, 0, 0)
 		if errno != 0 {
 			continue
 		}
 		if sig != uintptr(unix.SIGCHLD) {
-			unix.RawSyscall(unix.SYS_KILL, uintptr(f.app), sig, 0)
+			syscall.RawSyscall(unix.SYS_KILL, uintptr(f.app), sig, 0)
 			continue
 		}
 		over := false
 		for {
-			pid, _, _ := unix.RawSyscall6(unix.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&f.status)), unix.WNOHANG, 0, 0, 0)
+			pid, _, _ := syscall.RawSyscall6(unix.SYS_WAIT4, ^uintptr(0), uintptr(unsafe.Pointer(&f.status)), unix.WNOHANG, 0, 0, 0)
 			if int(pid) <= 0 {
 				break
 			}
@@ -109,7 +129,7 @@ func lookAfter(f *family) {
 				continue // what ended before it is told of first
 			}
 			f.told.PID, f.told.Status = int32(pid), f.status
-			unix.RawSyscall(unix.SYS_WRITE, toldFD, uintptr(unsafe.Pointer(&f.told)), unsafe.Sizeof(f.told))
+			syscall.RawSyscall(unix.SYS_WRITE, toldFD, uintptr(unsafe.Pointer(&f.told)), unsafe.Sizeof(f.told))
 		}
 		if over {
 			exit(uintptr(f.code))
@@ -126,7 +146,7 @@ func follow(f *family) {
 	var denied unix.Errno
 	for i := range f.calls {
 		c := &f.calls[i]
-		r, _, errno := unix.RawSyscall6(c.nr, c.args[0], c.args[1], c.args[2], c.args[3], c.args[4], c.args[5])
+		r, _, errno := syscall.RawSyscall6(c.nr, c.args[0], c.args[1], c.args[2], c.args[3], c.args[4], c.args[5])
 		switch c.on {
 		case mustWork:
 			if errno != 0 {
@@ -167,7 +187,7 @@ func follow(f *family) {
 //go:nocheckptr
 func fail(f *family, index uint32, errno unix.Errno) {
 	f.report.Index, f.report.Errno = index, uint32(errno)
-	unix.RawSyscall(unix.SYS_WRITE, syncFD, uintptr(unsafe.Pointer(&f.report)), unsafe.Sizeof(f.report))
+	syscall.RawSyscall(unix.SYS_WRITE, syncFD, uintptr(unsafe.Pointer(&f.report)), unsafe.Sizeof(f.report))
 	exit(255)
 }
 
@@ -175,6 +195,6 @@ func fail(f *family, index uint32, errno unix.Errno) {
 //go:norace
 func exit(code uintptr) {
 	for {
-		unix.RawSyscall(unix.SYS_EXIT_GROUP, code, 0, 0)
+		syscall.RawSyscall(unix.SYS_EXIT_GROUP, code, 0, 0)
 	}
 }

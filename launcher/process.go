@@ -211,6 +211,10 @@ type born struct {
 	// orphan makes process 1 of the pid namespace its parent; tid is as for forkOrphan.
 	orphan bool
 	tid    int32
+	// away is the pid namespace to be born in, without the keeper's memory; nil: that of the thread's children. keep are
+	// descriptors that the script uses.
+	away *os.File
+	keep []int
 }
 
 // birth forks a child on the calling thread and waits until it has executed its program or is ready as init. It returns
@@ -239,13 +243,20 @@ func birth(b born) (pid int, h *handle, err error) {
 		}
 	}
 	var s script
+	if b.away != nil {
+		if s.apart, err = newApart(); err != nil {
+			return 0, nil, err
+		}
+	}
 	defer s.release()
 	// Reports must find their descriptor from the first call on.
 	s.add("set sync socket", mayFail, unix.SYS_DUP3, sync[1], syncFD, unix.O_CLOEXEC)
 	if !b.orphan { // which dies with process 1, and whose parent ends at once
 		s.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
 	}
-	s.add("close the keeper's socket", mustWork, unix.SYS_CLOSE, sync[0])
+	if b.away == nil { // where it is closed already
+		s.add("close the keeper's socket", mustWork, unix.SYS_CLOSE, sync[0])
+	}
 	meetKeeper(&s, keeper)
 	// Until it executes, it is a copy of the keeper, whose memory is nobody's business in the sandbox.
 	s.add("guard memory", mustWork, unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, dumpable())
@@ -255,6 +266,7 @@ func birth(b born) (pid int, h *handle, err error) {
 			return 0, nil, fmt.Errorf("duplicate control group: %w", err)
 		}
 		defer unix.Close(fd)
+		b.keep = append(b.keep, fd)
 		s.add("enter control group", mustWork, unix.SYS_WRITE, fd, "0", 1)
 		s.add("make cgroup namespace", mustWork, unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
 	}
@@ -271,8 +283,13 @@ func birth(b born) (pid int, h *handle, err error) {
 		streamsScript(&s, fds)
 		b.app(&s)
 	}
-	f := &family{calls: s.calls, init: b.app == nil, flags: b.flags, app: b.appPID}
-	if pid, h, err = f.begin(b); err != nil {
+	if b.away != nil {
+		pid, h, err = s.forkAway(b.away, b.orphan, append(b.keep, sync[1], keeper, fds[0], fds[1], fds[2]))
+	} else {
+		f := &family{calls: s.calls, init: b.app == nil, flags: b.flags, app: b.appPID}
+		pid, h, err = f.begin(b)
+	}
+	if err != nil {
 		return 0, nil, err
 	}
 	defer func() {
@@ -291,10 +308,10 @@ func birth(b born) (pid int, h *handle, err error) {
 	if !b.orphan {
 		_ = waitFor(pid)
 	}
-	if n != len(r.bytes()) || int(r.Index) >= len(f.calls) {
+	if n != len(r.bytes()) || int(r.Index) >= len(s.calls) {
 		return 0, h, errDiedEarly
 	}
-	return 0, h, startError(f.calls[r.Index], unix.Errno(r.Errno), b.name)
+	return 0, h, startError(s.calls[r.Index], unix.Errno(r.Errno), b.name)
 }
 
 // begin forks the child in the way that b asks for.

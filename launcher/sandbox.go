@@ -30,6 +30,7 @@ type Sandbox struct {
 	lone *os.File // a pidfd of the app, whose user namespace later commands join; nil: it is the keeper's
 
 	procs *os.File // of its control group; nil: the keeper's
+	pidns *os.File // for commands that are born away from the keeper; nil: they are born in the thread's
 
 	fence rights.Fence
 
@@ -274,6 +275,9 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 			}
 			defer unix.Close(w)
 			one.told, one.appPID = w, appPID()
+			if s.goesAway() { // the process in between takes a number
+				one.appPID = 3
+			}
 		}
 		var first *handle
 		if s.pid, first, err = birth(one); err != nil {
@@ -287,7 +291,12 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 			go func() { defer told.Close(); s.more.listen(told) }()
 		}
 		// Later commands of this thread are born in the same pid namespace.
-		if err := unix.Setns(first.fd, unix.CLONE_NEWPID); err != nil {
+		if s.goesAway() {
+			err = s.openPIDNamespace()
+		} else {
+			err = unix.Setns(first.fd, unix.CLONE_NEWPID)
+		}
+		if err != nil {
 			// An app that has ended already cannot be joined, and need not be; pidfd_open(2) says that it has.
 			if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(first.fd), Events: unix.POLLIN}}, 1000); n == 0 {
 				return fmt.Errorf("enter pid namespace: %w", err)
@@ -301,7 +310,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		if c.first {
 			return nil
 		}
-		second := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), app: app, name: c.argv[0], orphan: true}
+		second := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), app: app, name: c.argv[0], orphan: true, away: s.pidns}
 		if one.appPID == 2 {
 			second.tid = 3
 		}
@@ -391,8 +400,10 @@ func (s *Sandbox) Close() {
 		}
 		s.ns.Close()
 		s.ids.close()
-		if s.procs != nil {
-			s.procs.Close()
+		for _, f := range []*os.File{s.procs, s.pidns} {
+			if f != nil {
+				f.Close()
+			}
 		}
 		if s.lone != nil {
 			s.lone.Close()
