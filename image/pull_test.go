@@ -439,13 +439,9 @@ func TestPullCancelled(t *testing.T) {
 func TestTwoPullsShareTheWork(t *testing.T) {
 	tr, s := newRegistry(t), openStore(t)
 	tr.push(t, "1", false, hostPlatform(), threeLayers(t)...)
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var cmds []*exec.Cmd
 	for range 3 {
-		cmd := exec.Command(exe, pullStage, tr.host+"/app:1", s.opts.GraphRoot, s.opts.RunRoot)
+		cmd := exec.Command("/proc/self/exe", pullStage, tr.host+"/app:1", s.opts.GraphRoot, s.opts.RunRoot)
 		cmd.Stderr = os.Stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -521,13 +517,9 @@ func TestKilledPullsLeaveAReadableStore(t *testing.T) {
 	tr, s := newRegistry(t), openStore(t)
 	layers := threeLayers(t)
 	tr.push(t, "1", false, hostPlatform(), layers...)
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	finished := 0
 	for i := range 20 {
-		cmd := exec.Command(exe, pullStage, tr.host+"/app:1", s.opts.GraphRoot, s.opts.RunRoot)
+		cmd := exec.Command("/proc/self/exe", pullStage, tr.host+"/app:1", s.opts.GraphRoot, s.opts.RunRoot)
 		// Mounts by which the store's driver tries the kernel out go with the namespace, as a stage's do.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 		if err := cmd.Start(); err != nil {
