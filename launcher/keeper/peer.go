@@ -11,48 +11,36 @@ import (
 	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
-// view is what /proc says of where a process lives; the zero value: nothing.
-type view struct {
-	depth int    // of its pid namespace below that of /proc, from 1
-	ids   string // of its user namespace: the map, as this process sees it
-}
-
-// viewOf reads proc_pid_status(5) and user_namespaces(7). Both may be read of any process that is seen at all; the links
-// below /proc/PID/ns may not, of one outside of the reader's user namespace.
-func viewOf(pid int) view {
+// depth tells in which pid namespace a process lives: how far below that of /proc, from 1; 0: /proc does not show it. It
+// reads proc_pid_status(5), which may be read of any process that is seen at all; the links below /proc/PID/ns may not, of
+// one outside of the reader's user namespace.
+func depth(pid int) int {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return view{}
+		return 0
 	}
-	ids, err := os.ReadFile(fmt.Sprintf("/proc/%d/uid_map", pid))
-	if err != nil {
-		return view{}
-	}
-	v := view{ids: string(ids)}
 	for line := range strings.Lines(string(status)) {
 		if pids, ok := strings.CutPrefix(line, "NSpid:"); ok {
-			v.depth = len(strings.Fields(pids))
+			return len(strings.Fields(pids))
 		}
 	}
-	return v
+	return 0
 }
 
 // peers tells who may speak to a keeper.
 type peers struct {
-	home view // of the command that started the keeper; zero where /proc hides it, proc(5) hidepid
+	home int // the depth of the command that started the keeper; 0 where /proc hides it, proc(5) hidepid
 }
 
 // newPeers is for a keeper whose parent still is what started it.
-func newPeers() peers { return peers{home: viewOf(os.Getppid())} }
+func newPeers() peers { return peers{home: depth(os.Getppid())} }
 
-// living tells whether a process lives where commands of this user's do: not in a sandbox, whosever it is. All sandboxes
-// of a user's, of all networks, belong to the same uid, but none shares the pid and the user namespace of whisk's commands.
-func (p peers) living(v view) bool {
-	if v == (view{}) {
-		// Hidden, as is the parent: processes of this keeper's own sandboxes never are, since it is root over them.
-		return p.home == view{}
-	}
-	return v == p.home
+// living tells whether a process at this depth lives where commands of this user's do: not in a sandbox, whosever it is.
+// All sandboxes of a user's, of all networks, belong to the same uid, but each has a pid namespace of its own, and none
+// gets out of it. The user namespace says less: a command may be started in one, and the next one outside of it.
+func (p peers) living(depth int) bool {
+	// Hidden as the command is: processes of this keeper's own sandboxes never are, since it is root over them.
+	return depth == p.home
 }
 
 // same says whether the other end is this user, who is 0 in the keeper's user namespace (SO_PEERCRED, unix(7)), and
@@ -70,7 +58,7 @@ func (p peers) same(uc *net.UnixConn) bool {
 		}
 		ok = cred.Uid == 0 || !wall.Up("peer credentials")
 		if wall.Up("peer namespaces") {
-			ok = ok && p.living(viewOf(int(cred.Pid))) && attached(int(fd))
+			ok = ok && p.living(depth(int(cred.Pid))) && attached(int(fd))
 		}
 	})
 	return ok
