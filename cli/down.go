@@ -84,7 +84,7 @@ func (c *call) down(ctx context.Context, p *config.Project, timeout *time.Durati
 		return err
 	}
 	for _, v := range all {
-		if slices.Contains(ownVolumes(p), v.Name) {
+		if slices.Contains(ownVolumes(p), v.Name) && !othersVolume(p.Name, v) {
 			own = append(own, v.Name)
 		}
 	}

@@ -106,10 +106,16 @@ func (c *call) ownVolume(project, name string, labels map[string]string) error {
 	if err != nil {
 		return err
 	}
-	if owner := v.Labels[projectLabel]; owner != "" && owner != project {
+	if owner := v.Labels[projectLabel]; othersVolume(project, *v) {
 		return usage("give the volume or the project another name", "volume %q is that of project %q", name, owner)
 	}
 	return nil
+}
+
+// othersVolume says that a volume is that of another project. One that was made by hand is whose name says so.
+func othersVolume(project string, v launcher.Volume) bool {
+	owner := v.Labels[projectLabel]
+	return owner != "" && owner != project
 }
 
 // namesFree refuses a sandbox whose name another project has taken: a-b's c and a's b-c have the same.
