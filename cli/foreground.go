@@ -15,11 +15,16 @@ import (
 	"github.com/whisk-sandbox/whisk/launcher/terminal"
 )
 
-// forwarded are the signals that a command in the foreground passes on. Left out are those that say something of
-// whisk's own process (SIGCHLD, SIGPIPE, SIGURG, SIGWINCH), that stop it (SIGTSTP, SIGTTIN, SIGTTOU) or that mean a
-// fault in it.
+// ending are the signals that end the attempt while there is no app yet to pass them on to.
+func ending() []os.Signal {
+	return []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT}
+}
+
+// forwarded are the signals that a command in the foreground passes on besides those that end. Left out are those that say
+// something of whisk's own process (SIGCHLD, SIGPIPE, SIGURG, SIGWINCH), that stop it (SIGTSTP, SIGTTIN, SIGTTOU) or that
+// mean a fault in it.
 func forwarded() []os.Signal {
-	return []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT, unix.SIGALRM, unix.SIGVTALRM, unix.SIGIO, unix.SIGPWR}
+	return []os.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT, unix.SIGALRM, unix.SIGVTALRM, unix.SIGIO, unix.SIGPWR}
 }
 
 // foreground is a command whose end this process waits for.
@@ -54,23 +59,18 @@ func (f *foreground) run(ctx context.Context) error {
 	asked := make(chan struct{}) // closed when the keeper has answered that the caller wants to detach
 	var killed atomic.Int32      // the signal that ended whisk's wait
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwarded()...)
-	defer signal.Stop(signals)
+	signal.Notify(signals, ending()...)
 	go func() {
 		for s := range signals {
 			n, _ := s.(unix.Signal)
 			if !started.Load() {
-				// There is nobody to pass it on to yet: it ends the attempt.
-				if n == unix.SIGINT || n == unix.SIGTERM || n == unix.SIGHUP || n == unix.SIGQUIT {
-					killed.Store(int32(n))
-					cancel()
-				}
+				killed.Store(int32(n))
+				cancel()
 				continue
 			}
 			_ = f.signal(ctx, exec.Load().(string), int(n)) // an app that has just ended takes none
 		}
 	}()
-	defer close(signals)
 
 	var session *terminal.Session
 	var sessionErr error
@@ -107,6 +107,8 @@ func (f *foreground) run(ctx context.Context) error {
 		case keeper.EventStarted:
 			exec.Store(ev.Exec)
 			started.Store(true)
+			// Not before: asking for a signal takes the Go runtime some 100 µs, and whisk has nothing to do now.
+			signal.Notify(signals, forwarded()...)
 		case keeper.EventExited:
 			code, exited = ev.Code, true
 		}
@@ -121,6 +123,9 @@ func (f *foreground) run(ctx context.Context) error {
 		default:
 		}
 	}
+	if !exited {
+		defer signal.Stop(signals)
+	}
 	switch {
 	case detached.Load():
 		fmt.Fprintln(f.err) // the cursor is behind the app's last line
@@ -128,7 +133,7 @@ func (f *foreground) run(ctx context.Context) error {
 		return nil
 	case exited && code != 0:
 		return status(code)
-	case exited:
+	case exited: // whisk ends, too, and asking the Go runtime to let go of signals would take as long as asking for them
 		return nil
 	case killed.Load() != 0:
 		return status(128 + int(killed.Load()))

@@ -7,6 +7,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/internal/prefault"
 )
 
 // Namespaces are the mount, network, ipc, uts and cgroup namespaces of one sandbox, with the thread that sits in
@@ -31,6 +33,7 @@ func NewNamespaces() (*Namespaces, error) {
 
 func (n *Namespaces) thread() {
 	runtime.LockOSThread()
+	prefault.Stack()
 	for job := range n.jobs {
 		job()
 	}

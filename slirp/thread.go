@@ -7,6 +7,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/internal/prefault"
 )
 
 // thread is an OS thread that lives in the router's network namespace and does what must happen there: making
@@ -55,6 +57,7 @@ func ownThread(f func()) {
 // serve runs on a thread of its own.
 func (t *thread) serve(ready chan<- error) {
 	defer close(t.done)
+	prefault.Stack()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		ready <- fmt.Errorf("making a network namespace: %w", err)
 		return

@@ -16,9 +16,9 @@
 //	Start (parent, on a thread of its own)        the stage
 //	──────────────────────────────────────        ─────────────────────────────────────
 //	clone(NEWUSER, NEWNS, …) ──────────────────▶  ambient capabilities, parent-death signal
-//	                                              a read-only mount of whisk's own file, exec
-//	newuidmap PID …  ┐ side by side               Go start-up, package init
-//	newgidmap PID …  ┘                            Enter: read the pipe
+//	newuidmap PID …  ┐ side by side               a read-only mount of whisk's own file, exec
+//	newgidmap PID …  ┘                            Go start-up, package init
+//	                                              Enter: read the pipe
 //	one byte on a pipe ────────────────────────▶  groups, ids, inheritable and ambient capabilities cleared
 //	wait                                          the stage's own work, as root of its namespace
 //

@@ -30,6 +30,11 @@ func afterFork()
 //go:linkname afterForkInChild syscall.runtime_AfterForkInChild
 func afterForkInChild()
 
+// vfork makes a system call that forks, after which parent and child return on one stack.
+//
+//go:noescape
+func vfork(trap, a1, a2, a3 uintptr) (r1 uintptr, err syscall.Errno)
+
 // newborn is all that a child needs to know between clone and exec, where it may neither allocate nor grow its stack.
 type newborn struct {
 	flags     uintptr
@@ -112,13 +117,14 @@ func (p program) sealed() (*os.File, error) {
 	return out, nil
 }
 
-// fork clones the stage, unmapped, and returns when it has executed.
-func (s Stage) fork(wait *os.File) (int, error) {
+// fork clones the stage, unmapped, and returns when it has executed. born is called with each child, one after the other if
+// the first could not execute the program.
+func (s Stage) fork(wait *os.File, born func(pid int)) (int, error) {
 	p, err := thisProgram()
 	if err != nil {
 		return 0, err
 	}
-	pid, step, err := s.forkFrom(p, nil, wait)
+	pid, step, err := s.forkFrom(p, nil, wait, born)
 	if step != stepReadOnly {
 		return pid, err
 	}
@@ -127,12 +133,12 @@ func (s Stage) fork(wait *os.File) (int, error) {
 		return 0, err
 	}
 	defer copied.Close()
-	pid, _, err = s.forkFrom(p, copied, wait)
+	pid, _, err = s.forkFrom(p, copied, wait, born)
 	return pid, err
 }
 
 // forkFrom forks once. An error that is a plain Errno is the kernel's answer to the clone, or to a step after it.
-func (s Stage) forkFrom(p program, copied, wait *os.File) (pid int, step uint32, err error) {
+func (s Stage) forkFrom(p program, copied, wait *os.File, born func(pid int)) (pid int, step uint32, err error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return 0, 0, err
@@ -145,7 +151,7 @@ func (s Stage) forkFrom(p program, copied, wait *os.File) (pid int, step uint32,
 		}
 	}
 	given = append(append(given, s.Files...), wait)
-	b := &newborn{flags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | s.Cloneflags | uintptr(syscall.SIGCHLD), setsid: s.Setsid, caps: everyCapability(), sealed: -1, dev: p.dev, ino: p.ino}
+	b := &newborn{flags: syscall.CLONE_VM | syscall.CLONE_VFORK | syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | s.Cloneflags | uintptr(syscall.SIGCHLD), setsid: s.Setsid, caps: everyCapability(), sealed: -1, dev: p.dev, ino: p.ino}
 	b.attr.Attr_set = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 	if !wall.Up("read-only program") {
 		b.attr.Attr_set = 0
@@ -229,6 +235,7 @@ func (s Stage) forkFrom(p program, copied, wait *os.File) (pid int, step uint32,
 	unix.Close(b.out)
 	closed = true
 	out.Close()
+	born(int(child))
 	var r failure
 	if err := binary.Read(said, binary.NativeEndian, &r); err != nil {
 		return int(child), 0, nil // it has executed, and the pipe closed
@@ -249,7 +256,7 @@ func (s Stage) forkFrom(p program, copied, wait *os.File) (pid int, step uint32,
 //go:nocheckptr
 func (b *newborn) fork() (uintptr, syscall.Errno) {
 	beforeFork()
-	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, b.flags, 0, 0, 0, 0, 0)
+	pid, errno := vfork(syscall.SYS_CLONE, b.flags, 0, 0)
 	if errno != 0 || pid != 0 {
 		afterFork()
 		return pid, errno

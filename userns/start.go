@@ -62,12 +62,15 @@ func (m Map) Start(ctx context.Context, s Stage) (*Process, error) {
 
 	p := &Process{done: make(chan struct{})}
 	started := make(chan error)
+	var written func() error
 	go func() {
-		// A parent-death signal is sent when the thread that forked ends, not the process (prctl(2)), and Go
-		// ends threads: this one is held for as long as the stage lives.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		pid, err := s.fork(wait)
+		if s.Pdeathsig != 0 {
+			// It is sent when the thread that forked ends, not the process (prctl(2)), and Go ends threads: this one
+			// is held for as long as the stage lives.
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+		}
+		pid, err := s.fork(wait, func(pid int) { written = m.begin(ctx, pid) })
 		p.Pid = pid
 		started <- err
 		if err == nil {
@@ -81,7 +84,7 @@ func (m Map) Start(ctx context.Context, s Stage) (*Process, error) {
 		}
 		return nil, fmt.Errorf("starting stage %s: %w", s.Name, err) // nothing to do with namespaces: no memory, no such Dir
 	}
-	if err := m.write(ctx, p.Pid); err != nil {
+	if err := written(); err != nil {
 		return nil, errors.Join(err, p.Kill(), p.gone())
 	}
 	word := byte(mapped)

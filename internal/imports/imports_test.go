@@ -19,11 +19,11 @@ const module = "github.com/whisk-sandbox/whisk"
 // A new room fails the test until it has a line here.
 func arrows() map[string][]string {
 	return map[string][]string{
-		".":                 {"cli", "config", "demo", "doctor", "image", "launcher", "slirp", "userns"},
+		".":                 {"cli", "config", "demo", "doctor", "image", "launcher", "slirp", "userns", "internal/prefault"},
 		"cli":               {"config", "demo", "doctor", "image", "launcher", "mend", "slirp", "userns", "internal/wall"},
-		"launcher":          {"config", "image", "mend", "slirp", "userns", "internal/wall"},
+		"launcher":          {"config", "image", "mend", "slirp", "userns", "internal/prefault", "internal/wall"},
 		"image":             {"config", "mend", "internal/wall"},
-		"slirp":             {"config", "mend", "internal/wall"},
+		"slirp":             {"config", "mend", "internal/prefault", "internal/wall"},
 		"userns":            {"config", "mend", "internal/wall"},
 		"demo":              {"config"},
 		"config":            {},
@@ -39,6 +39,7 @@ func arrows() map[string][]string {
 		"bench":             {},
 		"internal/testuser": {},         // for tests
 		"internal/stranger": {"userns"}, // for tests
+		"internal/prefault": {},
 		"internal/wall":     {},
 		"internal/without":  {}, // for tests
 	}

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/whisk-sandbox/whisk/internal/prefault"
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/launcher/cgroup"
 	"github.com/whisk-sandbox/whisk/slirp"
@@ -179,6 +180,7 @@ func (s *server) handler(h func(*http.Request, *reply) error) http.HandlerFunc {
 		}
 		defer s.release()
 		s.settleIn()
+		prefault.Stack()
 		if err := h(r, out); err != nil {
 			out.send(Event{Type: EventError, Error: launcher.AsError(err)})
 			return

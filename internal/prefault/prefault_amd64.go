@@ -1,0 +1,6 @@
+package prefault
+
+const (
+	madvise = 28
+	page    = 4 << 10
+)

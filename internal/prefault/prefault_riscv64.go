@@ -1,0 +1,6 @@
+package prefault
+
+const (
+	madvise = 233
+	page    = 4 << 10
+)
