@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -127,22 +128,16 @@ func (c *Client) try(ctx context.Context, path string, doc []byte, files []*os.F
 		conn.Close()
 		return fmt.Errorf("connect to the keeper: not a unix socket")
 	}
-	transport := &http.Transport{
-		DisableKeepAlives:  true,
-		DisableCompression: true,
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return &sendFiles{UnixConn: uc, files: files}, nil
-		},
-	}
-	defer transport.CloseIdleConnections()
+	defer conn.Close()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://keeper"+path, bytes.NewReader(doc))
 	if err != nil {
-		conn.Close()
 		return err
 	}
-	resp, err := transport.RoundTrip(req)
+	req.Close = true // one connection, one request
+	stop := context.AfterFunc(ctx, func() { _ = uc.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	resp, err := ask(req, &sendFiles{UnixConn: uc, files: files})
 	if err != nil {
-		conn.Close()
 		if err := started(); err != nil {
 			return err
 		}
@@ -180,6 +175,22 @@ func (c *Client) try(ctx context.Context, path string, doc []byte, files []*os.F
 			each(ev)
 		}
 	}
+}
+
+// ask is what an http.Transport would do, without the goroutines and timers that it needs for keeping connections: they are a
+// noticeable part of a start.
+func ask(req *http.Request, conn *sendFiles) (*http.Response, error) {
+	out := bufio.NewWriter(conn)
+	err := req.Write(out)
+	if err == nil {
+		err = out.Flush()
+	}
+	// A keeper that refuses may answer without having read everything.
+	resp, rerr := http.ReadResponse(bufio.NewReader(conn), req)
+	if rerr != nil {
+		return nil, errors.Join(err, rerr)
+	}
+	return resp, nil
 }
 
 // sendFiles sends descriptors along with the first bytes written.
