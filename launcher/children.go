@@ -104,10 +104,13 @@ func (c *children) add(p *Process) {
 
 // listen takes what init tells until init is gone, which takes all other processes along.
 func (c *children) listen(r io.Reader) {
-	in := bufio.NewReader(r)
-	var t told
-	for binary.Read(in, binary.NativeEndian, &t) == nil {
-		c.ended(int(t.PID), unix.WaitStatus(t.Status))
+	var b [8]byte // a told
+	for in := bufio.NewReader(r); ; {
+		if _, err := io.ReadFull(in, b[:]); err != nil {
+			break
+		}
+		pid, status := binary.NativeEndian.Uint32(b[:4]), binary.NativeEndian.Uint32(b[4:])
+		c.ended(int(int32(pid)), unix.WaitStatus(status))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -36,11 +36,11 @@ const (
 	oneByte                  // what must take or give one byte; otherwise exit in silence, the parent is gone
 )
 
-// script is what one child does. keep holds what its calls point to.
+// script is what one child does. keep holds what its calls point to until release: the garbage collector frees nothing before,
+// and moves nothing ever. (A runtime.Pinner for each costs as much as the rest of making a script.)
 type script struct {
-	calls  []call
-	keep   []any
-	pinner runtime.Pinner
+	calls []call
+	keep  []any
 	// apart is where all that calls point to is kept, if it is not to be the keeper's heap; see away.
 	apart *apart
 }
@@ -109,7 +109,6 @@ func (s *script) pin(p any) uintptr {
 	if s.apart != nil {
 		return s.apart.copyOf(p)
 	}
-	s.pinner.Pin(p)
 	s.keep = append(s.keep, p)
 	switch v := p.(type) {
 	case *byte:
@@ -138,7 +137,8 @@ func (s *script) pin(p any) uintptr {
 
 // release lets the garbage collector have the script's memory again; the child has a copy of its own.
 func (s *script) release() {
-	s.pinner.Unpin()
+	runtime.KeepAlive(s.keep)
+	s.keep = nil
 	s.apart.free()
 }
 

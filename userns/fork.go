@@ -1,7 +1,6 @@
 package userns
 
 import (
-	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -237,7 +236,7 @@ func (s Stage) forkFrom(p program, copied, wait *os.File, born func(pid int)) (p
 	out.Close()
 	born(int(child))
 	var r failure
-	if err := binary.Read(said, binary.NativeEndian, &r); err != nil {
+	if _, err := io.ReadFull(said, unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r))); err != nil {
 		return int(child), 0, nil // it has executed, and the pipe closed
 	}
 	var ws syscall.WaitStatus
