@@ -208,7 +208,7 @@ func (s *script) forkAway(pidns *os.File, orphan bool, fds []int) (pid int, h *h
 	}
 	closeFD(&pair[1])
 	defer func() { _ = waitFor(mid) }()
-	pid, fd, err := readOrphan(pair[0])
+	pid, fd, err := readOrphan(pair[0], mid)
 	if err != nil {
 		return 0, nil, err
 	}

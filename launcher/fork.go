@@ -251,7 +251,7 @@ func (f *family) forkOrphan(tid int32) (pid, pidfd int, err error) {
 	}
 	closeFD(&pair[1])
 	defer func() { _ = waitFor(mid) }()
-	return readOrphan(pair[0])
+	return readOrphan(pair[0], mid)
 }
 
 // prepare readies the message; the child may store no pointer.
@@ -265,13 +265,27 @@ func (b *between) prepare(out int) {
 	b.control.head.SetLen(unix.CmsgLen(4))
 }
 
-// readOrphan reads what the process in between says.
-func readOrphan(fd int) (pid, pidfd int, err error) {
+// readOrphan reads what mid, the process in between, says.
+func readOrphan(fd, mid int) (pid, pidfd int, err error) {
+	between, err := unix.PidfdOpen(mid, 0)
+	if err != nil {
+		return 0, -1, fmt.Errorf("open child: %w", err)
+	}
+	defer unix.Close(between)
+	if err := beImpatient(fd); err != nil {
+		return 0, -1, err
+	}
 	var child [4]byte
 	control := make([]byte, unix.CmsgSpace(4))
 	for {
 		n, cn, _, _, err := unix.Recvmsg(fd, child[:], control, unix.MSG_CMSG_CLOEXEC)
 		if err == unix.EINTR {
+			continue
+		}
+		if err == unix.EAGAIN {
+			if err := freed(between); err != nil {
+				return 0, -1, err
+			}
 			continue
 		}
 		if err != nil {

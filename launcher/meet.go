@@ -1,7 +1,10 @@
 package launcher
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,11 +29,20 @@ func meetKeeper(s *script, keeper int) {
 }
 
 // meetChild is the keeper's part. It answers until the child has executed its program, is ready as init or has died,
-// which is a length of 0, or has sent a report, whose length it returns.
-func meetChild(fd int) (r report, n int, err error) {
+// which is a length of 0, or has sent a report, whose length it returns. pidfd is the child's.
+func meetChild(fd, pidfd int) (r report, n int, err error) {
+	if err := beImpatient(fd); err != nil {
+		return r, 0, err
+	}
 	for {
 		n, err := unix.Read(fd, r.bytes())
 		if err == unix.EINTR {
+			continue
+		}
+		if err == unix.EAGAIN {
+			if err := freed(pidfd); err != nil {
+				return r, 0, err
+			}
 			continue
 		}
 		if err == unix.ECONNRESET { // it was killed before it took the answer
@@ -46,6 +58,48 @@ func meetChild(fd int) (r report, n int, err error) {
 			return r, 0, fmt.Errorf("release child: %w", err)
 		}
 	}
+}
+
+// A child of the sandbox's thread is in the sandbox before it executes its program, where an app's root may stop it, and the
+// thread would wait for ever. So it looks, now and then, whether that has happened.
+func beImpatient(fd int) error {
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
+		return fmt.Errorf("bound the wait for a child: %w", err)
+	}
+	return nil
+}
+
+// errStopped is of a child that somebody in the sandbox has stopped before it executed its program.
+var errStopped error = &Error{Message: "something in the sandbox stops new commands before they start", Hint: "start it again: whisk restart", Exit: ExitWhisk}
+
+// freed kills a child that is stopped, for which the error is errStopped.
+func freed(pidfd int) error {
+	if !isStopped(pidfd) {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("kill a stopped child: %w", err)
+	}
+	return errStopped
+}
+
+// isStopped reads the process's state, proc_pid_stat(5), in the host's /proc.
+func isStopped(pidfd int) (is bool) {
+	elsewhere(func() {
+		info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd))
+		if err != nil {
+			return
+		}
+		_, after, _ := strings.Cut(string(info), "\nPid:\t")
+		pid, _, _ := strings.Cut(after, "\n")
+		stat, err := os.ReadFile("/proc/" + pid + "/stat")
+		if err != nil {
+			return
+		}
+		state := stat[bytes.LastIndexByte(stat, ')')+1:]
+		is = len(state) > 1 && (state[1] == 'T' || state[1] == 't')
+	})
+	return is
 }
 
 // bytes is the report as it is sent.

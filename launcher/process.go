@@ -298,8 +298,11 @@ func birth(b born) (pid int, h *handle, err error) {
 		}
 	}()
 	closeFD(&sync[1])
-	r, n, err := meetChild(sync[0])
+	r, n, err := meetChild(sync[0], h.fd)
 	if err != nil {
+		if err == errStopped && !b.orphan {
+			_ = waitFor(pid)
+		}
 		return 0, h, err
 	}
 	if n == 0 {
