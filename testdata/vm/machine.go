@@ -58,8 +58,8 @@ type Config struct {
 func qemuArgs(c Config) []string {
 	return []string{
 		// One processor: with several, the emulator loses traps between them while the kernel changes its own code, as it does
-		// for the first cpu limit, and the guest panics.
-		"-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", fmt.Sprint(c.Memory),
+		// for the first cpu limit, and the guest panics. A plain one: of the newest features emulated, some panic it now and then.
+		"-machine", "q35", "-accel", "tcg", "-cpu", "Nehalem", "-smp", "1", "-m", fmt.Sprint(c.Memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "unix:" + filepath.Join(c.Dir, "monitor") + ",server=on,wait=off",
 		"-kernel", filepath.Join(c.Disk, "vmlinuz"), "-initrd", filepath.Join(c.Disk, "initrd.img"),
 		"-append", strings.TrimSpace("root=/dev/vda rw console=ttyS0 loglevel=4 panic=3 systemd.show_status=0 net.ifnames=0 " + c.Kernel),
