@@ -36,6 +36,10 @@ import (
 //	attack NAME WALL CMD ARG...  runs an attack, a program that succeeds if the attack did: first against whisk as it is,
 //	                             where it must fail, then against one without that wall (internal/wall), where it
 //	                             must succeed, or it would prove nothing
+//	confined NAME WALL START CMD ARG...  the same for a wall that no whisk can leave out: START, which is split at blanks,
+//	                             runs CMD in a sandbox, where it must fail, and by itself it must succeed
+//	holds NAME N REGEXP CMD ARG...       an attack that whisk turns away by its word, as refused has it
+//	harmless NAME WALL CMD ARG...        one that it need not turn away: a program that succeeds if nothing has come of it
 //	nothing-left                 no process, mount or runtime file of whisk's remains
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"whisk":        whisk,
@@ -48,7 +52,10 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"keep":         keep,
 	"eventually":   eventually,
 	"keeper":       keeper,
-	"attack":       attack,
+	"attack":       tried("attack", attack),
+	"confined":     tried("confined", confined),
+	"holds":        tried("holds", holds),
+	"harmless":     tried("harmless", harmless),
 	"nothing-left": nothingLeft,
 }
 
@@ -106,24 +113,6 @@ func refused(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("stderr: %q, want %q (%v)", lines[0], args[1], err)
 	}
 	nothingLeft(ts, false, nil)
-}
-
-func attack(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 3, "attack NAME WALL CMD ARG...")
-	name, wall, argv := args[0], args[1], args[2:]
-	if code(ts, argv) == 0 {
-		ts.Fatalf("%s: the attack succeeded", name)
-	}
-	path := ts.Getenv("PATH")
-	ts.Setenv("PATH", filepath.Dir(os.Getenv(envBreach))+":"+path)
-	ts.Setenv("WHISK_BREACH", wall)
-	broken := code(ts, argv)
-	ts.Setenv("PATH", path)
-	ts.Setenv("WHISK_BREACH", "")
-	if broken != 0 {
-		ts.Fatalf("%s: the attack fails (exit code %d) without the wall %q too: it proves nothing", name, broken, wall)
-	}
-	ts.Logf("attack %s: held by %s", name, wall)
 }
 
 func images(ts *testscript.TestScript, neg bool, args []string) {

@@ -1,0 +1,31 @@
+package attacks
+
+// A Verdict is how an attack ended, in the words of docs/security.md. A test whose attack ends in another way fails, so that
+// the verdict of a kind of test is that of all its attacks.
+type Verdict string
+
+// The verdicts.
+const (
+	Held     Verdict = "held; succeeds without the wall"
+	Confined Verdict = "held; succeeds outside of a sandbox"
+	Refused  Verdict = "refused, with the reason"
+	Harmless Verdict = "not refused; has no effect"
+)
+
+// A Kind is one of the scripts' commands that try an attack: "COMMAND NAME …".
+type Kind struct {
+	Verdict Verdict
+	By      string // what holds the attack; empty: the command's second argument
+	Usage   string
+	Args    int // the least number of arguments
+}
+
+// Kinds are those commands.
+func Kinds() map[string]Kind {
+	return map[string]Kind{
+		"attack":   {Verdict: Held, Usage: "NAME WALL CMD ARG...", Args: 3},
+		"confined": {Verdict: Confined, Usage: "NAME WALL START CMD ARG...", Args: 4},
+		"holds":    {Verdict: Refused, By: "a check before the start", Usage: "NAME N REGEXP CMD ARG...", Args: 4},
+		"harmless": {Verdict: Harmless, Usage: "NAME WALL CMD ARG...", Args: 3},
+	}
+}
