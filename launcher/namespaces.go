@@ -17,6 +17,7 @@ import (
 type Namespaces struct {
 	jobs  chan func()
 	netns *os.File
+	made  uintptr // CLONE_NEW*, that the thread has entered
 }
 
 // NewNamespaces makes the namespaces. It must be called inside whisk's user namespace with all capabilities. They
@@ -59,6 +60,7 @@ func (n *Namespaces) enter() error {
 	if err := unix.Unshare(flags | unix.CLONE_NEWNET); err != nil {
 		return withheld("make namespaces", err)
 	}
+	n.made = flags | unix.CLONE_NEWNET
 	if err := n.openNetwork(); err != nil {
 		return err
 	}
@@ -91,6 +93,7 @@ func (n *Namespaces) enterAllButNetwork(flags int) (err error) {
 	if err != nil {
 		return withheld("make namespaces", err)
 	}
+	n.made = uintptr(flags)
 	return makePrivate()
 }
 
