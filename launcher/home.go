@@ -247,7 +247,7 @@ func (b *builder) bindFound(m *config.Mount, source *found, hidings []hiding, at
 		return err
 	}
 	defer unix.Close(inside)
-	if err := put(tree, at); err != nil {
+	if err := b.root.place(m.Target, tree, at); err != nil {
 		return fmt.Errorf("mount %s on %s: %w", m.Source, m.Target, err)
 	}
 	for _, h := range hidings {

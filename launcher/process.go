@@ -47,9 +47,7 @@ func appScript(s *script, c *command) {
 	if c.oom != nil {
 		fd := syncFD + 1 // the lowest that is free
 		value := strconv.Itoa(*c.oom)
-		s.add("open OOM score", mustWork, unix.SYS_OPENAT, uintptr(1<<64-100), "/proc/self/oom_score_adj", unix.O_WRONLY, 0)
-		s.add(setOOMScore, mustWork, unix.SYS_WRITE, fd, value, len(value))
-		s.add("close OOM score", mustWork, unix.SYS_CLOSE, fd)
+		s.writeProc(setOOMScore, "self/oom_score_adj", value, fd)
 	}
 	c.lone.makeScript(s)
 	s.add("set umask", mayFail, unix.SYS_UMASK, 0o022) // it returns the old one and cannot fail
@@ -162,7 +160,11 @@ func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, li
 	s.add("change root", mustWork, unix.SYS_PIVOT_ROOT, ".", ".")
 	s.add("detach the host's root", mustWork, unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
 	s.add("enter new root", mustWork, unix.SYS_CHDIR, "/")
+	// Descriptor 0 is nobody's before the standard streams are in place.
+	s.add("free descriptor 0", mayFail, unix.SYS_CLOSE, 0)
+	s.openProc(0)
 	boundProcesses(s, limits) // while /proc/sys is writable
+	s.add("close /proc", mayFail, unix.SYS_CLOSE, 0)
 	if control {
 		controlScript(s)
 	}
@@ -343,6 +345,9 @@ func (f *family) begin(b born) (int, *handle, error) {
 func startError(c call, errno unix.Errno, name string) error {
 	if c.nr == unix.SYS_CHDIR {
 		return &Error{Message: fmt.Sprintf("cannot enter the working directory: %v", errno), Hint: "choose one that the user may enter: -w DIR", Exit: ExitNotExecutable}
+	}
+	if c.nr == compare {
+		return &Error{Message: c.what, Hint: "the sandbox has mounted something over it; restart the sandbox", Exit: ExitWhisk}
 	}
 	if c.nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM {
 		return &Error{Message: "a ulimit is above what this login may have", Hint: "see the hard limits: ulimit -aH", Exit: ExitWhisk}
