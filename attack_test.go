@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -69,6 +70,17 @@ func confined(ts *testscript.TestScript, name string, args []string) {
 
 // holds is N REGEXP CMD ARG…
 func holds(ts *testscript.TestScript, _ string, args []string) { refused(ts, false, args) }
+
+// degrades is REGEXP CMD ARG…
+func degrades(ts *testscript.TestScript, name string, args []string) {
+	if got := code(ts, args[1:]); got != 0 {
+		ts.Fatalf("%s: exit code %d, want none", name, got)
+	}
+	said := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+	if ok, err := regexp.MatchString("(?m)"+args[0], said); err != nil || !ok {
+		ts.Fatalf("%s: %q does not say %q (%v)", name, said, args[0], err)
+	}
+}
 
 // harmless is WALL CMD ARG…
 func harmless(ts *testscript.TestScript, name string, args []string) {

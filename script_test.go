@@ -39,6 +39,7 @@ import (
 //	confined NAME WALL START CMD ARG...  the same for a wall that no whisk can leave out: START, which is split at blanks,
 //	                             runs CMD in a sandbox, where it must fail, and by itself it must succeed
 //	holds NAME N REGEXP CMD ARG...       an attack that whisk turns away by its word, as refused has it
+//	degrades NAME REGEXP CMD ARG...      what whisk goes on without, and says so: on stdout or stderr, by REGEXP
 //	harmless NAME WALL CMD ARG...        one that it need not turn away: a program that succeeds if nothing has come of it
 //	nothing-left                 no process, mount or runtime file of whisk's remains
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -55,6 +56,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"attack":       tried("attack", attack),
 	"confined":     tried("confined", confined),
 	"holds":        tried("holds", holds),
+	"degrades":     tried("degrades", degrades),
 	"harmless":     tried("harmless", harmless),
 	"nothing-left": nothingLeft,
 }

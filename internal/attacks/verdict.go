@@ -10,6 +10,7 @@ const (
 	Confined Verdict = "held; succeeds outside of a sandbox"
 	Refused  Verdict = "refused, with the reason"
 	Harmless Verdict = "not refused; has no effect"
+	Degraded Verdict = "goes on without, and says so"
 )
 
 // A Kind is one of the scripts' commands that try an attack: "COMMAND NAME …".
@@ -25,7 +26,8 @@ func Kinds() map[string]Kind {
 	return map[string]Kind{
 		"attack":   {Verdict: Held, Usage: "NAME WALL CMD ARG...", Args: 3},
 		"confined": {Verdict: Confined, Usage: "NAME WALL START CMD ARG...", Args: 4},
-		"holds":    {Verdict: Refused, By: "a check before the start", Usage: "NAME N REGEXP CMD ARG...", Args: 4},
+		"holds":    {Verdict: Refused, By: "a check before anything is done", Usage: "NAME N REGEXP CMD ARG...", Args: 4},
+		"degrades": {Verdict: Degraded, By: "what is said of a machine that lacks something", Usage: "NAME REGEXP CMD ARG...", Args: 3},
 		"harmless": {Verdict: Harmless, Usage: "NAME WALL CMD ARG...", Args: 3},
 	}
 }
