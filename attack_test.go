@@ -54,22 +54,22 @@ func attack(ts *testscript.TestScript, name string, args []string) {
 	}
 }
 
-// confined is WALL START CMD ARG…
+// confined is WALL START OTHERWISE CMD ARG…
 func confined(ts *testscript.TestScript, name string, args []string) {
-	wall, start, argv := args[0], strings.Fields(args[1]), args[2:]
+	wall, start, otherwise, argv := args[0], strings.Fields(args[1]), strings.Fields(args[2]), args[3:]
 	if code(ts, append(start, "true")) != 0 {
-		ts.Fatalf("%s: %q starts no sandbox", name, args[1])
+		ts.Fatalf("%s: %q starts nothing", name, args[1])
 	}
 	if code(ts, append(start, argv...)) == 0 {
 		ts.Fatalf("%s: the attack succeeded", name)
 	}
-	if free := code(ts, argv); free != 0 {
+	if free := code(ts, append(otherwise, argv...)); free != 0 {
 		ts.Fatalf("%s: the attack fails (exit code %d) without the wall %q too: it proves nothing", name, free, wall)
 	}
 }
 
 // holds is N REGEXP CMD ARG…
-func holds(ts *testscript.TestScript, _ string, args []string) { refused(ts, false, args) }
+func holds(ts *testscript.TestScript, _ string, args []string) { saysNo(ts, args) }
 
 // degrades is REGEXP CMD ARG…
 func degrades(ts *testscript.TestScript, name string, args []string) {

@@ -7,7 +7,7 @@ type Verdict string
 // The verdicts.
 const (
 	Held     Verdict = "held; succeeds without the wall"
-	Confined Verdict = "held; succeeds outside of a sandbox"
+	Confined Verdict = "held; succeeds outside of the wall"
 	Refused  Verdict = "refused, with the reason"
 	Harmless Verdict = "not refused; has no effect"
 	Degraded Verdict = "goes on without, and says so"
@@ -25,7 +25,7 @@ type Kind struct {
 func Kinds() map[string]Kind {
 	return map[string]Kind{
 		"attack":   {Verdict: Held, Usage: "NAME WALL CMD ARG...", Args: 3},
-		"confined": {Verdict: Confined, Usage: "NAME WALL START CMD ARG...", Args: 4},
+		"confined": {Verdict: Confined, Usage: "NAME WALL START OTHERWISE CMD ARG...", Args: 5},
 		"holds":    {Verdict: Refused, By: "a check before anything is done", Usage: "NAME N REGEXP CMD ARG...", Args: 4},
 		"degrades": {Verdict: Degraded, By: "what is said of a machine that lacks something", Usage: "NAME REGEXP CMD ARG...", Args: 3},
 		"harmless": {Verdict: Harmless, Usage: "NAME WALL CMD ARG...", Args: 3},
