@@ -101,6 +101,9 @@ func TestAttackPretendingToBeLoopback(t *testing.T) {
 			t.Error("the attack fails without the wall, too")
 		}
 	})
+	if !t.Failed() {
+		t.Log("attack pretending to be loopback: held; succeeds beside a plain forwarder, and with the kernel's setting the other way")
+	}
 }
 
 // forwardPlainly joins each connection to one from the app's own loopback device, as many port drivers do.
