@@ -294,7 +294,7 @@ func (b *builder) conceal(tree root, h hiding) error {
 		unix.Close(fd)
 		return err
 	}
-	return put(over, fd)
+	return tree.settle(h.rest, over, fd, 0)
 }
 
 // homeMounts adds the home directory at its own path, where it was asked for and no mount of the user's brings it.

@@ -24,7 +24,7 @@ func (r root) place(name string, mount, target int) error {
 	return r.foreign(name, mount)
 }
 
-// settle moves a mount of whisk's own onto a handle and closes both. It has to lie where its name says.
+// settle moves a mount of whisk's own onto a handle and closes both. It has to lie where its name says. An fstype of 0 is any.
 func (r root) settle(name string, mount, target int, fstype int64) error {
 	defer unix.Close(mount)
 	defer unix.Close(target)
@@ -40,7 +40,7 @@ func (r root) settled(name string, mount int, fstype int64) error {
 	if err := unix.Fstatfs(mount, &fs); err != nil {
 		return fmt.Errorf("look at mount %s: %w", name, err)
 	}
-	if int64(fs.Type) != fstype {
+	if fstype != 0 && int64(fs.Type) != fstype {
 		return fmt.Errorf("what was mounted on %s is of a file system %#x, want %#x", name, fs.Type, fstype)
 	}
 	fd, err := r.openat2(name, unix.O_PATH|unix.O_NOFOLLOW, 0, unix.RESOLVE_NO_SYMLINKS)

@@ -45,6 +45,12 @@ var settlements = map[string]struct {
 		check(unix.Mount("none", dir+"/d", "tmpfs", 0, ""))
 		return r.settled("d", mount, unix.TMPFS_MAGIC)
 	}, "is not what was mounted there"},
+	"a folder that is to be hidden was exchanged for another": {func(r root, dir string) error {
+		target := must(r.openat2("d", unix.O_PATH, 0, 0))
+		check(os.Rename(dir+"/d", dir+"/e"))
+		check(os.Mkdir(dir+"/d", 0o755))
+		return r.settle("d", must(newTmpfs(0, 0, 0o755)), target, 0)
+	}, "is not what was mounted there"},
 	"a user's mount in a folder that has moved": {func(r root, dir string) error {
 		target := must(r.target("d", true))
 		check(os.Rename(dir+"/d", dir+"/e"))
