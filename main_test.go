@@ -107,7 +107,27 @@ func buildPrograms(dir string) error {
 			return fmt.Errorf("building %s: %w\n%s", p.what, err, out)
 		}
 	}
+	if err := installWithout(dir); err != nil {
+		return err
+	}
 	return buildStranger(filepath.Join(dir, "stranger"))
+}
+
+// installWithout makes suidwithout of internal/without, which as root becomes set-user-id for the tests' user alone.
+func installWithout(dir string) error {
+	program, err := os.ReadFile(filepath.Join(dir, "without"))
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "suidwithout")
+	if err := os.WriteFile(file, program, 0o755); err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	u, err := testuser.Ensure(testuser.WithSubIDs, true)
+	if err != nil {
+		return err
+	}
+	return errors.Join(u.Close(), os.Chown(file, 0, int(u.GID)), os.Chmod(file, 0o750|os.ModeSetuid))
 }
 
 // buildStranger builds internal/stranger, and as root makes it set-user-id of a user of its own.

@@ -36,6 +36,12 @@ import (
 //	attack NAME WALL CMD ARG...  runs an attack, a program that succeeds if the attack did: first against whisk as it is,
 //	                             where it must fail, then against one without that wall (internal/wall), where it
 //	                             must succeed, or it would prove nothing
+//	confined NAME WALL START OTHERWISE CMD ARG...  the same for a wall that no whisk can leave out: started by START, as in
+//	                             a sandbox, CMD must fail, and by OTHERWISE, env if by itself, it must succeed; both are
+//	                             split at blanks
+//	holds NAME N REGEXP CMD ARG...       an attack that whisk turns away by its word, as refused has it
+//	degrades NAME REGEXP CMD ARG...      what whisk goes on without, and says so: on stdout or stderr, by REGEXP
+//	harmless NAME WALL CMD ARG...        one that it need not turn away: a program that succeeds if nothing has come of it
 //	nothing-left                 no process, mount or runtime file of whisk's remains
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"whisk":        whisk,
@@ -48,7 +54,11 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"keep":         keep,
 	"eventually":   eventually,
 	"keeper":       keeper,
-	"attack":       attack,
+	"attack":       tried("attack", attack),
+	"confined":     tried("confined", confined),
+	"holds":        tried("holds", holds),
+	"degrades":     tried("degrades", degrades),
+	"harmless":     tried("harmless", harmless),
 	"nothing-left": nothingLeft,
 }
 
@@ -94,6 +104,12 @@ var progress = regexp.MustCompile(`(?m)^(whisk: pulling [^" ]+|[0-9a-f]{12}: .*)
 
 func refused(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 3, "refused N REGEXP CMD ARG...")
+	saysNo(ts, args)
+	nothingLeft(ts, false, nil)
+}
+
+// saysNo is refused but for what may be left: other things of the script's run on.
+func saysNo(ts *testscript.TestScript, args []string) {
 	exits(ts, false, append([]string{args[0]}, args[2:]...))
 	if out := ts.ReadFile("stdout"); out != "" {
 		ts.Fatalf("stdout: %q, want nothing", out)
@@ -105,25 +121,6 @@ func refused(ts *testscript.TestScript, neg bool, args []string) {
 	if ok, err := regexp.MatchString(args[1], lines[0]); err != nil || !ok {
 		ts.Fatalf("stderr: %q, want %q (%v)", lines[0], args[1], err)
 	}
-	nothingLeft(ts, false, nil)
-}
-
-func attack(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 3, "attack NAME WALL CMD ARG...")
-	name, wall, argv := args[0], args[1], args[2:]
-	if code(ts, argv) == 0 {
-		ts.Fatalf("%s: the attack succeeded", name)
-	}
-	path := ts.Getenv("PATH")
-	ts.Setenv("PATH", filepath.Dir(os.Getenv(envBreach))+":"+path)
-	ts.Setenv("WHISK_BREACH", wall)
-	broken := code(ts, argv)
-	ts.Setenv("PATH", path)
-	ts.Setenv("WHISK_BREACH", "")
-	if broken != 0 {
-		ts.Fatalf("%s: the attack fails (exit code %d) without the wall %q too: it proves nothing", name, broken, wall)
-	}
-	ts.Logf("attack %s: held by %s", name, wall)
 }
 
 func images(ts *testscript.TestScript, neg bool, args []string) {

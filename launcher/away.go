@@ -131,6 +131,12 @@ func (a *apart) copyOf(p any) uintptr {
 		return placed(a, *v)
 	case *[2]unix.PollFd:
 		return placed(a, *v)
+	case *unix.Statfs_t:
+		return placed(a, *v)
+	case *unix.Stat_t:
+		return placed(a, *v)
+	case *unix.OpenHow:
+		return placed(a, *v)
 	}
 	panic("launcher: a script cannot copy this type")
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/internal/procfs"
 )
 
 // In a sandbox with one id, a process that gives up root for another user is told so, and then finds that it and all
@@ -121,16 +123,7 @@ func belowKeeper(tid uint32) bool {
 
 // mapOne gives the one id a number in a user namespace; file is uid_map or gid_map.
 func mapOne(tid int, file string, id uint32) error {
-	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/%s", tid, file), os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(idMap(int(id)))
-	f.Close()
-	if err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
-	}
-	return nil
+	return procfs.Write(fmt.Sprintf("/proc/%d/%s", tid, file), idMap(int(id)))
 }
 
 // dropsGroup tells whether a call sets the group id for good, and which.

@@ -66,7 +66,8 @@ func fenceError(err error) error {
 
 // rules makes the fence's rules while the host's /dev is in sight; nil where there is no fence. Besides the root they
 // allow what the app's own streams may be: programs reopen them as /dev/stdout, and then the kernel looks where the file
-// lies and not where its name was found. For the streams of later commands, that is the null device and terminals.
+// lies and not where its name was found. For the streams of later commands, that is the null device and terminals: which, nobody
+// knows yet, so that they are allowed for writing alone, and none of the user's other terminals can be listened at.
 func (s *Sandbox) rules(stdio Stdio) (_ *rights.Ruleset, err error) {
 	if s.fence.ABI == 0 {
 		return nil, nil
@@ -83,15 +84,18 @@ func (s *Sandbox) rules(stdio Stdio) (_ *rights.Ruleset, err error) {
 	if err := set.AllowAll(s.b.root.fd); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"/dev/null", "/dev/pts"} {
-		fd, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
+	for _, later := range []struct {
+		name  string
+		flags int
+	}{{"/dev/null", unix.O_RDWR}, {"/dev/pts", unix.O_WRONLY}} {
+		fd, err := unix.Open(later.name, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", name, err)
+			return nil, fmt.Errorf("open %s: %w", later.name, err)
 		}
-		err = set.Allow(fd, s.fence.FileAccess(unix.O_RDWR))
+		err = set.Allow(fd, s.fence.FileAccess(later.flags))
 		unix.Close(fd)
 		if err != nil {
 			return nil, err

@@ -23,6 +23,10 @@ type call struct {
 	what string // for the error message; read by the parent only
 }
 
+// compare stands in the place of a system call's number: it fails unless there is the number args[1] at the address args[0].
+// The first 64 bits of a statfs(2) are the file system's type, so that what the kernel has answered can be looked at.
+const compare = ^uintptr(0)
+
 // onError says what a script does when a call fails.
 type onError uint8
 
@@ -93,6 +97,12 @@ func (s *script) word(a any) uintptr {
 		return s.pin(v)
 	case *[2]unix.PollFd:
 		return s.pin(v)
+	case *unix.Statfs_t:
+		return s.pin(v)
+	case *unix.Stat_t:
+		return s.pin(v)
+	case *unix.OpenHow:
+		return s.pin(v)
 	case []uint32:
 		if len(v) == 0 {
 			return 0
@@ -130,6 +140,12 @@ func (s *script) pin(p any) uintptr {
 	case *[1]byte:
 		return uintptr(unsafe.Pointer(v))
 	case *[2]unix.PollFd:
+		return uintptr(unsafe.Pointer(v))
+	case *unix.Statfs_t:
+		return uintptr(unsafe.Pointer(v))
+	case *unix.Stat_t:
+		return uintptr(unsafe.Pointer(v))
+	case *unix.OpenHow:
 		return uintptr(unsafe.Pointer(v))
 	}
 	panic("launcher: a script cannot pin this type")

@@ -247,7 +247,7 @@ func (b *builder) bindFound(m *config.Mount, source *found, hidings []hiding, at
 		return err
 	}
 	defer unix.Close(inside)
-	if err := put(tree, at); err != nil {
+	if err := b.root.place(m.Target, tree, at); err != nil {
 		return fmt.Errorf("mount %s on %s: %w", m.Source, m.Target, err)
 	}
 	for _, h := range hidings {
@@ -294,7 +294,7 @@ func (b *builder) conceal(tree root, h hiding) error {
 		unix.Close(fd)
 		return err
 	}
-	return put(over, fd)
+	return tree.settle(h.rest, over, fd, 0)
 }
 
 // homeMounts adds the home directory at its own path, where it was asked for and no mount of the user's brings it.

@@ -147,5 +147,5 @@ func (b *builder) hide(name string) error {
 		}
 		b.parts = append(b.parts, part)
 	}
-	return put(tmp, fd)
+	return b.root.settle(name, tmp, fd, unix.TMPFS_MAGIC)
 }

@@ -46,7 +46,8 @@ func (r root) open(name string, flags int) (*os.File, error) {
 
 // foreign refuses a handle of what whisk itself has mounted: a link of the image's to /dev, as the target of a volume or
 // in the place of /etc/hosts, would put a stranger's file where /dev/null is looked for (CVE-2025-31133). The kernel says
-// where a handle is.
+// where a handle is. Nor may it be the root itself, which a mount would come to lie on unseen, and whose files a new volume would
+// be filled with.
 func (r root) foreign(name string, fd int) error {
 	if !wall.Up("whisk's own mounts") {
 		return nil
@@ -59,11 +60,11 @@ func (r root) foreign(name string, fd int) error {
 	if err != nil {
 		return err
 	}
+	if at == top {
+		return &Error{Message: fmt.Sprintf("%q leads to \"/\" in the image, which cannot be mounted on", name), Hint: "the image has a link there; choose another target, or another image", Exit: ExitWhisk}
+	}
 	in, ok := strings.CutPrefix(at, strings.TrimSuffix(top, "/")+"/")
 	if !ok {
-		if at == top {
-			return nil
-		}
 		return &Error{Message: fmt.Sprintf("%q leads out of the sandbox's root", name), Exit: ExitWhisk}
 	}
 	if first, _, _ := strings.Cut(in, "/"); in != "dev/shm" && (first == "dev" || first == "sys" || first == "proc") {

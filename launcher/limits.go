@@ -108,17 +108,19 @@ func pidMax(limits []rlimit) uint64 {
 	return maxProcesses
 }
 
-// boundProcesses makes process 1 bound its pid namespace. It takes descriptor 0, which is nobody's before the
-// standard streams are in place. Kernels before 6.14 have one pid_max for all and refuse.
+// boundProcesses makes process 1 bound its pid namespace. Descriptor 0 is /proc, which it may close. Kernels before 6.14 have
+// one pid_max for all and refuse.
 func boundProcesses(s *script, limits []rlimit) {
 	if !wall.Up("process limit") || !wall.Up("pid_max") {
 		return
 	}
 	value := strconv.FormatUint(pidMax(limits), 10)
-	s.add("free descriptor 0", mayFail, unix.SYS_CLOSE, 0)
-	s.add("open pid_max", mayFail, unix.SYS_OPENAT, -1, "/proc/sys/kernel/pid_max", unix.O_WRONLY, 0)
+	s.add("enter /proc", mustWork, unix.SYS_FCHDIR, 0)
+	s.add("close /proc", mayFail, unix.SYS_CLOSE, 0)
+	s.add("open pid_max", mayFail, unix.SYS_OPENAT2, atCWD, "sys/kernel/pid_max", procHow(), unix.SizeofOpenHow)
 	s.add("bound processes", mayFail, unix.SYS_WRITE, 0, value, len(value))
 	s.add("close pid_max", mayFail, unix.SYS_CLOSE, 0)
+	s.add("leave /proc", mustWork, unix.SYS_CHDIR, "/")
 }
 
 // sharedFiles is how many files /dev/shm takes; 0 is no bound, tmpfs(5).

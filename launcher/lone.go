@@ -68,11 +68,8 @@ func (l lone) makeScript(p *script) {
 	for _, m := range []struct {
 		file string
 		id   int
-	}{{"/proc/self/gid_map", l.gid}, {"/proc/self/uid_map", l.uid}} {
-		line := idMap(m.id)
-		p.add("open "+m.file, mustWork, unix.SYS_OPENAT, uintptr(1<<64-100), m.file, unix.O_WRONLY, 0)
-		p.add("write "+m.file, mustWork, unix.SYS_WRITE, fd, line, len(line))
-		p.add("close "+m.file, mustWork, unix.SYS_CLOSE, fd)
+	}{{"self/gid_map", l.gid}, {"self/uid_map", l.uid}} {
+		p.writeProc("write /proc/"+m.file, m.file, idMap(m.id), fd)
 	}
 }
 

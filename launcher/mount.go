@@ -75,6 +75,10 @@ func fsMessages(fsfd int) string {
 func put(mount, target int) error {
 	defer unix.Close(mount)
 	defer unix.Close(target)
+	return move(mount, target)
+}
+
+func move(mount, target int) error {
 	return unix.MoveMount(mount, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whisk-sandbox/whisk/internal/prefault"
+	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // Namespaces are the mount, network, ipc, uts and cgroup namespaces of one sandbox, with the thread that sits in
@@ -17,6 +18,7 @@ import (
 type Namespaces struct {
 	jobs  chan func()
 	netns *os.File
+	made  uintptr // CLONE_NEW*, that the thread has entered
 }
 
 // NewNamespaces makes the namespaces. It must be called inside whisk's user namespace with all capabilities. They
@@ -53,15 +55,51 @@ func (n *Namespaces) do(f func() error) (err error) {
 }
 
 func (n *Namespaces) enter() error {
-	const flags = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
-	if err := unix.Unshare(flags); err != nil {
+	const flags = unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	if !wall.Up("network namespace") {
+		return n.enterAllButNetwork(flags)
+	}
+	if err := unix.Unshare(flags | unix.CLONE_NEWNET); err != nil {
 		return withheld("make namespaces", err)
 	}
+	n.made = flags | unix.CLONE_NEWNET
+	if err := n.openNetwork(); err != nil {
+		return err
+	}
+	return makePrivate()
+}
+
+func (n *Namespaces) openNetwork() error {
 	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open network namespace: %w", err)
 	}
 	n.netns = os.NewFile(uintptr(fd), "netns")
+	return nil
+}
+
+// enterAllButNetwork leaves the thread in the keeper's network namespace, which is the host's, and makes another one for whisk
+// to work with. Only tests do it.
+func (n *Namespaces) enterAllButNetwork(flags int) (err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and ends with it
+		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
+			err = n.openNetwork()
+		}
+	}()
+	if <-done; err == nil {
+		err = unix.Unshare(flags)
+	}
+	if err != nil {
+		return withheld("make namespaces", err)
+	}
+	n.made = uintptr(flags)
+	return makePrivate()
+}
+
+func makePrivate() error {
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return withheld("make mounts private", err)
 	}

@@ -47,9 +47,7 @@ func appScript(s *script, c *command) {
 	if c.oom != nil {
 		fd := syncFD + 1 // the lowest that is free
 		value := strconv.Itoa(*c.oom)
-		s.add("open OOM score", mustWork, unix.SYS_OPENAT, uintptr(1<<64-100), "/proc/self/oom_score_adj", unix.O_WRONLY, 0)
-		s.add(setOOMScore, mustWork, unix.SYS_WRITE, fd, value, len(value))
-		s.add("close OOM score", mustWork, unix.SYS_CLOSE, fd)
+		s.writeProc(setOOMScore, "self/oom_score_adj", value, fd)
 	}
 	c.lone.makeScript(s)
 	s.add("set umask", mayFail, unix.SYS_UMASK, 0o022) // it returns the old one and cannot fail
@@ -148,8 +146,8 @@ func checkWorkdir(dir string) error {
 }
 
 // rootScript finishes the root: what must be done inside the new pid namespace.
-// rules are Landlock's for an app that is process 1 itself, or -1; control: it is in a control group of its own.
-func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, limits []rlimit) {
+// It returns what will be hidden and closed. rules are Landlock's for an app that is process 1 itself, or -1; control: it is in a control group of its own.
+func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, limits []rlimit) (v veils) {
 	s.add("enter root", mustWork, unix.SYS_FCHDIR, rootfd)
 	// While the old /proc is in sight: a user namespace may not mount one that shows more, mount_namespaces(7).
 	// The group of the sandbox's root goes on seeing all processes, proc(5).
@@ -157,11 +155,16 @@ func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, li
 	if !wall.Up("hidden processes") {
 		hide = nil
 	}
+	v.hidepid = hide != nil
 	s.add("mount /proc", mustWork, unix.SYS_MOUNT, "proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, hide)
 	s.add("change root", mustWork, unix.SYS_PIVOT_ROOT, ".", ".")
 	s.add("detach the host's root", mustWork, unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
 	s.add("enter new root", mustWork, unix.SYS_CHDIR, "/")
+	// Descriptor 0 is nobody's before the standard streams are in place.
+	s.add("free descriptor 0", mayFail, unix.SYS_CLOSE, 0)
+	s.openProc(0)
 	boundProcesses(s, limits) // while /proc/sys is writable
+	s.add("close /proc", mayFail, unix.SYS_CLOSE, 0)
 	if control {
 		controlScript(s)
 	}
@@ -169,13 +172,17 @@ func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, li
 		if _, err := os.Lstat(p); errors.Is(err, os.ErrNotExist) {
 			continue
 		}
+		v.readOnly++
 		s.add("make "+p+" read-only", orGone, unix.SYS_MOUNT, p, p, 0, unix.MS_BIND|unix.MS_REC, 0)
 		s.add("make "+p+" read-only", orGone, unix.SYS_MOUNT, 0, p, 0, unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
 	}
 	for _, p := range r.Masked {
 		st, err := os.Lstat(p) // the host's /proc and /sys have the same names
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		v.masked++
 		switch {
-		case errors.Is(err, os.ErrNotExist):
 		case err != nil || st.IsDir(): // of what cannot be looked at the kernel says whether it is one
 			s.add("mask "+p, orGone, unix.SYS_MOUNT, "tmpfs", p, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=0k,nr_inodes=1")
 		default:
@@ -185,6 +192,7 @@ func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, li
 	if rules >= 0 {
 		s.add("enforce landlock rules", mustWork, unix.SYS_LANDLOCK_RESTRICT_SELF, rules, 0)
 	}
+	return v
 }
 
 // controlScript shows a sandbox's own control group in place of the keeper's, which the builder has mounted: only from
@@ -340,6 +348,9 @@ func (f *family) begin(b born) (int, *handle, error) {
 func startError(c call, errno unix.Errno, name string) error {
 	if c.nr == unix.SYS_CHDIR {
 		return &Error{Message: fmt.Sprintf("cannot enter the working directory: %v", errno), Hint: "choose one that the user may enter: -w DIR", Exit: ExitNotExecutable}
+	}
+	if c.nr == compare {
+		return &Error{Message: c.what, Hint: "the sandbox has mounted something over it; restart the sandbox", Exit: ExitWhisk}
 	}
 	if c.nr == unix.SYS_PRLIMIT64 && errno == unix.EPERM {
 		return &Error{Message: "a ulimit is above what this login may have", Hint: "see the hard limits: ulimit -aH", Exit: ExitWhisk}

@@ -185,9 +185,12 @@ func (b *builder) sys() error {
 	sys, err := newMount("sysfs", attrs)
 	if err != nil {
 		unix.Close(target)
+		if !wall.Up("network namespace") { // sysfs is of a network that one must own
+			return nil
+		}
 		return err
 	}
-	if err := put(sys, target); err != nil {
+	if err := b.root.settle("sys", sys, target, unix.SYSFS_MAGIC); err != nil {
 		return err
 	}
 	// The control groups of this sandbox's own namespace, where the machine has the unified tree (cgroups(7)).
@@ -198,10 +201,12 @@ func (b *builder) sys() error {
 			unix.Close(cg)
 			return nil
 		}
-		return put(cg, at)
+		return b.root.settle("sys/fs/cgroup", cg, at, unix.CGROUP2_SUPER_MAGIC)
 	}
 	return nil
 }
+
+const mqueueMagic = 0x19800202 // MQUEUE_MAGIC in the kernel's ipc/mqueue.c
 
 // devices are the only nodes of the host that a sandbox sees.
 var devices = [...]string{"null", "zero", "full", "random", "urandom", "tty"}
@@ -216,7 +221,7 @@ func (b *builder) dev() error {
 		unix.Close(target)
 		return err
 	}
-	if err := put(tmp, target); err != nil {
+	if err := b.root.settle("dev", tmp, target, unix.TMPFS_MAGIC); err != nil {
 		return err
 	}
 	dev, err := b.root.openat2("dev", unix.O_PATH|unix.O_DIRECTORY, 0, unix.RESOLVE_NO_SYMLINKS)
@@ -231,6 +236,11 @@ func (b *builder) dev() error {
 		}
 		node, err := cloneTree(unix.AT_FDCWD, "/dev/"+name, 0)
 		if err != nil {
+			unix.Close(fd)
+			return err
+		}
+		if err := isDevice(node, name); err != nil {
+			unix.Close(node)
 			unix.Close(fd)
 			return err
 		}
@@ -249,12 +259,13 @@ func (b *builder) dev() error {
 	}
 	for _, m := range []struct {
 		name, fstype string
+		magic        int64
 		attrs        int
 		options      []string
 	}{
-		{"pts", "devpts", unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, pts},
-		{"shm", "tmpfs", quiet, []string{"mode", "1777", "size", "65536k", "nr_inodes", strconv.Itoa(sharedFiles())}},
-		{"mqueue", "mqueue", quiet, nil},
+		{"pts", "devpts", unix.DEVPTS_SUPER_MAGIC, unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, pts},
+		{"shm", "tmpfs", unix.TMPFS_MAGIC, quiet, []string{"mode", "1777", "size", "65536k", "nr_inodes", strconv.Itoa(sharedFiles())}},
+		{"mqueue", "mqueue", mqueueMagic, quiet, nil},
 	} {
 		fd, err := newMount(m.fstype, m.attrs, m.options...)
 		if err != nil {
@@ -275,7 +286,7 @@ func (b *builder) dev() error {
 			unix.Close(fd)
 			return err
 		}
-		if err := put(fd, at); err != nil {
+		if err := b.root.settle("dev/"+m.name, fd, at, m.magic); err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
@@ -322,7 +333,7 @@ func (b *builder) bind(src, target string, dir bool, attrs uint64) error {
 		unix.Close(at)
 		return err
 	}
-	if err := put(m, at); err != nil {
+	if err := b.root.place(target, m, at); err != nil {
 		return fmt.Errorf("mount %s on %s: %w", src, target, err)
 	}
 	return nil
@@ -352,7 +363,7 @@ func (b *builder) mount(m *config.Mount) error {
 			unix.Close(at)
 			return err
 		}
-		if err := put(tmp, at); err != nil {
+		if err := b.root.place(m.Target, tmp, at); err != nil {
 			return fmt.Errorf("mount tmpfs on %s: %w", m.Target, err)
 		}
 		return nil

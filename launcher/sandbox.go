@@ -235,6 +235,8 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		return nil, fmt.Errorf("make working directory: %w", err)
 	}
 	c := &command{argv: s.plan.argv, env: env, workdir: s.plan.workdir, who: who, rights: s.rights, rlimits: s.plan.rlimits, single: s.maxID == 0, lone: s.loneFor(who), tty: s.spec.App.TTY, first: !s.plan.init, oom: s.spec.OOMScore}
+	var pidns uintptr
+	var veiled veils
 	err = s.do(func() error {
 		if !wall.Up("descriptors") {
 			leakFolder()
@@ -259,7 +261,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 			flags: unix.CLONE_NEWPID,
 			procs: s.procs,
 			root: func(p *script) {
-				rootScript(p, rootfd, own, s.procs != nil, s.rights, s.plan.rlimits)
+				veiled = rootScript(p, rootfd, own, s.procs != nil, s.rights, s.plan.rlimits)
 			},
 			name: c.argv[0],
 		}
@@ -286,7 +288,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 			}
 			return err
 		}
-		s.app = first
+		s.app, pidns = first, one.flags
 		if told != nil {
 			go func() { defer told.Close(); s.more.listen(told) }()
 		}
@@ -335,22 +337,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 	}
 	s.keepLone(who)
 	user := s.plan.user
-	return &Started{PID: s.pid, Argv: c.argv, Env: env, User: user, Workdir: c.workdir, Signal: int(s.plan.stop), Volumes: s.b.anonymous, Hidden: s.b.hidden, Walls: s.walls()}, nil
-}
-
-// walls lists what stands round the app, in the words of docs/security.md.
-func (s *Sandbox) walls() []string {
-	w := []string{"user namespace", "mount namespace", "pid namespace", "network namespace", "ipc namespace", "uts namespace", "cgroup namespace", "capabilities", "dumpable"}
-	if s.rights.NoNewPrivs {
-		w = append(w, "no_new_privs")
-	}
-	if len(s.rights.Filter) > 0 && s.spec.Seccomp != "unconfined" {
-		w = append(w, "seccomp")
-	}
-	if s.fence.ABI > 0 {
-		w = append(w, fmt.Sprintf("landlock abi %d", s.fence.ABI))
-	}
-	return append(w, "masked paths", "read-only paths")
+	return &Started{PID: s.pid, Argv: c.argv, Env: env, User: user, Workdir: c.workdir, Signal: int(s.plan.stop), Volumes: s.b.anonymous, Hidden: s.b.hidden, Walls: s.walls(pidns, veiled)}, nil
 }
 
 // pipeToTell makes the pipe on which init tells of its children.

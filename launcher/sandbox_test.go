@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	if os.Args[0] == stageName {
 		os.Exit(stageMain())
 	}
+	if os.Args[0] == settlerName {
+		os.Exit(settle())
+	}
 	os.Exit(testuser.Main(m))
 }
 

@@ -247,7 +247,7 @@ func (b *builder) volume(m *config.Mount, attrs uint64) error {
 		unix.Close(target)
 		return err
 	}
-	if err := put(fd, target); err != nil {
+	if err := b.root.place(m.Target, fd, target); err != nil {
 		return fmt.Errorf("mount volume %q on %s: %w", name, m.Target, err)
 	}
 	return nil

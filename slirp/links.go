@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/internal/procfs"
 )
 
 const (
@@ -294,7 +296,7 @@ func freeSourceChecks() error {
 	if b, err := os.ReadFile(file); err == nil && len(b) > 0 && b[0] == '0' {
 		return nil
 	}
-	if err := os.WriteFile(file, []byte("0"), 0); err != nil {
+	if err := procfs.Write(file, "0"); err != nil {
 		return fmt.Errorf("leaving source checks to each link: %w", err)
 	}
 	return nil
@@ -303,7 +305,7 @@ func freeSourceChecks() error {
 // forwardIPv6 lets the router pass IPv6 on, which has no netlink message. It runs in the router namespace; /proc/sys
 // shows the caller's namespace.
 func forwardIPv6() error {
-	if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0); err != nil {
+	if err := procfs.Write("/proc/sys/net/ipv6/conf/all/forwarding", "1"); err != nil {
 		return fmt.Errorf("switching IPv6 forwarding on: %w", err)
 	}
 	return nil
@@ -313,5 +315,5 @@ func forwardIPv6() error {
 // where nothing is lost or delayed; what the host has chosen for the world may be slow here: BBR paces by timers.
 // Reno is in every kernel. A failure leaves the host's choice.
 func plainCongestion() {
-	_ = os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte("reno"), 0)
+	_ = procfs.Write("/proc/sys/net/ipv4/tcp_congestion_control", "reno")
 }

@@ -2,7 +2,6 @@ package userns
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/whisk-sandbox/whisk/internal/procfs"
 	"github.com/whisk-sandbox/whisk/mend"
 )
 
@@ -35,26 +35,16 @@ func (m Map) write(pid int) error {
 	dir := "/proc/" + strconv.Itoa(pid) + "/"
 	if m.Single {
 		// Before gid_map: whoever could drop a group could gain what the group is kept from.
-		if err := writeFile(dir+"setgroups", "deny"); err != nil {
+		if err := procfs.Write(dir+"setgroups", "deny"); err != nil {
 			return diagnose(StepMap, err)
 		}
 	}
 	for _, f := range []struct{ name, text string }{{"uid_map", lines(m.UIDs)}, {"gid_map", lines(m.GIDs)}} {
-		if err := writeFile(dir+f.name, f.text); err != nil {
+		if err := procfs.Write(dir+f.name, f.text); err != nil {
 			return diagnose(StepMap, err)
 		}
 	}
 	return nil
-}
-
-// writeFile writes in one go, as the kernel demands of these files.
-func writeFile(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
 }
 
 // runHelper starts newuidmap or newgidmap and tells, once, how it ended. It is spelled out without os/exec, which costs a

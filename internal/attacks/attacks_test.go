@@ -2,6 +2,7 @@ package attacks
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
 	"fmt"
 	"go/ast"
@@ -10,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,7 +29,9 @@ const (
 
 // attack is one row of the list.
 type attack struct {
-	name, wall, place string
+	name, wall string
+	verdict    Verdict
+	place      string
 }
 
 func TestListIsCurrent(t *testing.T) {
@@ -67,8 +71,8 @@ func TestEveryAttackHasAName(t *testing.T) {
 	}
 	seen := map[string]string{}
 	for _, a := range list {
-		if a.name == "" || a.wall == "" {
-			t.Errorf("%s: an attack %q on wall %q", a.place, a.name, a.wall)
+		if a.name == "" || a.wall == "" || a.verdict == "" {
+			t.Errorf("%s: an attack %q on wall %q with verdict %q", a.place, a.name, a.wall, a.verdict)
 		}
 		if where, twice := seen[a.name]; twice {
 			t.Errorf("%q is in %s and in %s", a.name, where, a.place)
@@ -91,9 +95,9 @@ func TestWordsAreTestscripts(t *testing.T) {
 
 func table(list []attack) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d attacks, each tried on every change.\n\n| attack | held by | where |\n|---|---|---|\n", len(list))
+	fmt.Fprintf(&b, "%d attacks, each tried on every change.\n\n| attack | verdict | held by | where |\n|---|---|---|---|\n", len(list))
 	for _, a := range list {
-		fmt.Fprintf(&b, "| %s | %s | `%s` |\n", strings.ReplaceAll(a.name, "|", `\|`), strings.ReplaceAll(a.wall, "|", `\|`), a.place)
+		fmt.Fprintf(&b, "| %s | %s | %s | `%s` |\n", strings.ReplaceAll(a.name, "|", `\|`), a.verdict, strings.ReplaceAll(a.wall, "|", `\|`), a.place)
 	}
 	return b.String()
 }
@@ -132,12 +136,17 @@ func collect() ([]attack, error) {
 
 // inScript finds the attacks of a script, before its files.
 func inScript(text, place string) (list []attack) {
+	kinds := Kinds()
 	for line := range strings.Lines(text) {
 		if strings.HasPrefix(line, "-- ") {
 			break
 		}
-		if w := words(line); len(w) > 3 && w[0] == "attack" {
-			list = append(list, attack{w[1], w[2], place})
+		w := words(line)
+		if len(w) == 0 {
+			continue
+		}
+		if kind, ok := kinds[w[0]]; ok && len(w) > kind.Args {
+			list = append(list, attack{w[1], cmp.Or(kind.By, w[2]), kind.Verdict, place})
 		}
 	}
 	return list
@@ -175,8 +184,9 @@ func words(line string) (out []string) {
 	return out
 }
 
-// inSource finds the tests TestAttack… of a Go file; their parts are run by name, or are the keys of a map. The wall is the line "Wall: …" of the test's comment; without one
-// it is the package's own code.
+// inSource finds the tests TestAttack… of a Go file; their parts are run by name, or are the keys of a map. The wall is the
+// line "Wall: …" of the test's comment; without one it is the package's own code. TestWallsAreNeeded proves those of some rooms;
+// elsewhere the test does so itself, and its line "Proof: …" says where the attack succeeds.
 func inSource(text []byte, place string) ([]attack, error) {
 	file, err := parser.ParseFile(token.NewFileSet(), place, text, parser.ParseComments)
 	if err != nil {
@@ -188,10 +198,17 @@ func inSource(text []byte, place string) ([]attack, error) {
 		if !ok || f.Recv != nil || !strings.HasPrefix(f.Name.Name, "TestAttack") {
 			continue
 		}
-		wall := "package " + file.Name.Name
+		wall, verdict := "package "+file.Name.Name, Verdict("")
+		if slices.Contains(provenRooms(), file.Name.Name) {
+			verdict = Held
+		}
 		for line := range strings.Lines(f.Doc.Text()) {
+			line = strings.TrimSuffix(strings.TrimSpace(line), ".")
 			if w, ok := strings.CutPrefix(line, "Wall: "); ok {
-				wall = strings.TrimSuffix(strings.TrimSpace(w), ".")
+				wall = w
+			}
+			if p, ok := strings.CutPrefix(line, "Proof: it "); ok && verdict == "" {
+				verdict = Verdict("held; " + p)
 			}
 		}
 		name := spaced(strings.TrimPrefix(f.Name.Name, "TestAttack"))
@@ -199,7 +216,7 @@ func inSource(text []byte, place string) ([]attack, error) {
 		ast.Inspect(f.Body, func(n ast.Node) bool {
 			if loop, ok := n.(*ast.RangeStmt); ok && runs(loop.Body) {
 				for _, part := range keys(loop.X) {
-					parts = append(parts, attack{name + ": " + part, wall, place})
+					parts = append(parts, attack{name + ": " + part, wall, verdict, place})
 				}
 			}
 			if call, ok := n.(*ast.CallExpr); ok && len(call.Args) == 2 {
@@ -207,14 +224,14 @@ func inSource(text []byte, place string) ([]attack, error) {
 				lit, isLit := call.Args[0].(*ast.BasicLit)
 				if isSel && isLit && sel.Sel.Name == "Run" && lit.Kind == token.STRING {
 					if part, err := strconv.Unquote(lit.Value); err == nil {
-						parts = append(parts, attack{name + ": " + part, wall, place})
+						parts = append(parts, attack{name + ": " + part, wall, verdict, place})
 					}
 				}
 			}
 			return true
 		})
 		if len(parts) == 0 {
-			parts = []attack{{name, wall, place}}
+			parts = []attack{{name, wall, verdict, place}}
 		}
 		list = append(list, parts...)
 	}

@@ -21,10 +21,10 @@ func arrows() map[string][]string {
 	return map[string][]string{
 		".":                 {"cli", "config", "demo", "doctor", "image", "launcher", "slirp", "userns", "internal/prefault"},
 		"cli":               {"config", "demo", "doctor", "image", "launcher", "mend", "slirp", "userns", "internal/wall"},
-		"launcher":          {"config", "image", "mend", "slirp", "userns", "internal/prefault", "internal/wall"},
+		"launcher":          {"config", "image", "mend", "slirp", "userns", "internal/prefault", "internal/procfs", "internal/wall"},
 		"image":             {"config", "mend", "internal/wall"},
-		"slirp":             {"config", "mend", "internal/prefault", "internal/wall"},
-		"userns":            {"config", "mend", "internal/wall"},
+		"slirp":             {"config", "mend", "internal/prefault", "internal/procfs", "internal/wall"},
+		"userns":            {"config", "mend", "internal/procfs", "internal/wall"},
 		"demo":              {"config"},
 		"config":            {},
 		"mend":              {},
@@ -35,6 +35,7 @@ func arrows() map[string][]string {
 		"internal/gosu":     {},      // for tests
 		"internal/attacks":  {},
 		"internal/imports":  {},
+		"internal/procfs":   {},
 		"internal/outside":  {}, // for tests
 		"bench":             {},
 		"internal/testuser": {},         // for tests

@@ -3,17 +3,21 @@
 //
 //	without CALL[:ARG=VALUE]=ERRNO … -- PROGRAM ARG…
 //
-// ARG is the number of an argument, 0 to 5, and VALUE bits of it that must be set, with == in place of = all of it. It sets no_new_privs, so setuid
-// helpers do not work in the program.
+// ARG is the number of an argument, 0 to 5, and VALUE bits of it that must be set, with == in place of = all of it. It sets
+// no_new_privs, so setuid helpers do not work in the program; called suidwithout, and set-user-id of root, as the suite that
+// root starts makes it for the user of its tests alone, it does not, and they do.
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -54,12 +58,22 @@ func run(args []string) error {
 		return err
 	}
 	runtime.LockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("set no_new_privs: %w", err)
+	helpers := filepath.Base(os.Args[0]) == "suidwithout"
+	if helpers && os.Geteuid() != 0 {
+		return errors.New("newuidmap works below a filter of root's only: start the tests as root, and they make themselves a user")
+	}
+	if !helpers {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("set no_new_privs: %w", err)
+		}
 	}
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))); errno != 0 {
 		return fmt.Errorf("install filter: %w", errno)
+	}
+	// A user's own ids and no others again.
+	if err := errors.Join(syscall.Setresgid(os.Getgid(), os.Getgid(), os.Getgid()), syscall.Setresuid(os.Getuid(), os.Getuid(), os.Getuid())); err != nil {
+		return fmt.Errorf("become the caller: %w", err)
 	}
 	return unix.Exec(path, args[1:], os.Environ())
 }

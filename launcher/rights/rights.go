@@ -28,6 +28,7 @@ type Rights struct {
 	// Caps is a bit set by capability number: bounding, permitted and effective set of uid 0. The ambient and
 	// inheritable sets are to be empty.
 	Caps       uint64
+	All        bool // Caps are all that the kernel has
 	NoNewPrivs bool
 	// Filter is for seccomp(2); nil: none. Without NoNewPrivs it must be installed while the process still has
 	// CAP_SYS_ADMIN. It must not be changed.
@@ -69,6 +70,7 @@ func plan(r Request, m machine) (*Rights, error) {
 	}
 	return &Rights{
 		Caps:        caps,
+		All:         caps == 1<<(m.lastCap+1)-1,
 		NoNewPrivs:  r.NoNewPrivs == nil || *r.NoNewPrivs,
 		Filter:      filter,
 		FilterFlags: flags,

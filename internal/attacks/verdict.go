@@ -1,0 +1,33 @@
+package attacks
+
+// A Verdict is how an attack ended, in the words of docs/security.md. A test whose attack ends in another way fails, so that
+// the verdict of a kind of test is that of all its attacks.
+type Verdict string
+
+// The verdicts.
+const (
+	Held     Verdict = "held; succeeds without the wall"
+	Confined Verdict = "held; succeeds outside of the wall"
+	Refused  Verdict = "refused, with the reason"
+	Harmless Verdict = "not refused; has no effect"
+	Degraded Verdict = "goes on without, and says so"
+)
+
+// A Kind is one of the scripts' commands that try an attack: "COMMAND NAME …".
+type Kind struct {
+	Verdict Verdict
+	By      string // what holds the attack; empty: the command's second argument
+	Usage   string
+	Args    int // the least number of arguments
+}
+
+// Kinds are those commands.
+func Kinds() map[string]Kind {
+	return map[string]Kind{
+		"attack":   {Verdict: Held, Usage: "NAME WALL CMD ARG...", Args: 3},
+		"confined": {Verdict: Confined, Usage: "NAME WALL START OTHERWISE CMD ARG...", Args: 5},
+		"holds":    {Verdict: Refused, By: "a check before anything is done", Usage: "NAME N REGEXP CMD ARG...", Args: 4},
+		"degrades": {Verdict: Degraded, By: "what is said of a machine that lacks something", Usage: "NAME REGEXP CMD ARG...", Args: 3},
+		"harmless": {Verdict: Harmless, Usage: "NAME WALL CMD ARG...", Args: 3},
+	}
+}
