@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,4 +74,67 @@ func forkAndDie(t *testing.T, delay string) {
 	t.Log(err)
 	time.Sleep(time.Minute)
 	t.Fatal("still alive")
+}
+
+// stoppedProcess is a process that somebody has stopped, with its pidfd.
+func stoppedProcess(t *testing.T) (cmd *exec.Cmd, pidfd int) {
+	t.Helper()
+	cmd = exec.Command("sleep", "100")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _, _ = cmd.Process.Wait() })
+	if err := cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(pidfd) })
+	return cmd, pidfd
+}
+
+// An app's root may stop a command that is on its way into the sandbox. The thread that waits for it has others to serve.
+func TestStoppedChildIsKilled(t *testing.T) {
+	for name, meet := range map[string]func(fd, pidfd, pid int) error{
+		"which executes":     func(fd, pidfd, _ int) error { _, _, err := meetChild(fd, pidfd); return err },
+		"which forks for it": func(fd, _, pid int) error { _, _, err := readOrphan(fd, pid); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(pair[0])
+			defer unix.Close(pair[1])
+			cmd, pidfd := stoppedProcess(t)
+			if err := meet(pair[0], pidfd, cmd.Process.Pid); err != errStopped {
+				t.Errorf("got %v, want %v", err, errStopped)
+			}
+			if err := cmd.Wait(); cmd.ProcessState == nil || cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
+				t.Errorf("it was not killed: %v", err)
+			}
+		})
+	}
+}
+
+// One that is only slow is waited for.
+func TestSlowChildIsWaitedFor(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	cmd, pidfd := stoppedProcess(t)
+	if err := cmd.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(2500*time.Millisecond, func() { unix.Close(pair[1]) })
+	if _, n, err := meetChild(pair[0], pidfd); n != 0 || err != nil {
+		t.Errorf("got %d bytes and %v, want the end", n, err)
+	}
+	if err := cmd.Process.Signal(unix.Signal(0)); err != nil {
+		t.Errorf("it is gone: %v", err)
+	}
 }
