@@ -300,6 +300,17 @@ func freeSourceChecks() error {
 	return nil
 }
 
+// forgetEnded has the router's kernel keep no memory of connections that have ended (TIME_WAIT). Nothing is delayed or sent
+// twice on its links, which is what that is for. But a SYN from an app that uses its port again would be taken for the
+// remembered connection's (tcp_v4_early_demux), and what belongs to a socket is not forwarded: it would never get to
+// the uplink.
+func forgetEnded() error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_max_tw_buckets", []byte("0"), 0); err != nil {
+		return fmt.Errorf("keeping ended connections from being remembered: %w", err)
+	}
+	return nil
+}
+
 // forwardIPv6 lets the router pass IPv6 on, which has no netlink message. It runs in the router namespace; /proc/sys
 // shows the caller's namespace.
 func forwardIPv6() error {

@@ -78,6 +78,9 @@ func (t *transparent) apply() (err error) {
 	if err := freeSourceChecks(); err != nil {
 		return err
 	}
+	if err := forgetEnded(); err != nil {
+		t.log.Warn("a connection from a port that an app has used for one to the same place within a minute waits", "err", err)
+	}
 	if err := t.router.run(transparentRoutes()...); err != nil {
 		return err
 	}
