@@ -62,6 +62,17 @@ func handshakes() []conversation {
 			together(func() { c = r.dialFrom(port, addr) }, func() { time.Sleep(500 * time.Millisecond); lift() })
 			r.alone(l, c)
 		}, "server has no other connection"},
+		rejected("no route, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_NO_ROUTE, "ENETUNREACH"),
+		rejected("no such host, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_HOST_UNREACH, "EHOSTUNREACH"),
+		rejected("no such port, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_PORT_UNREACH, "ECONNREFUSED"),
+		rejected("prohibited, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED, "EHOSTUNREACH|EACCES"),
+		rejected("reset by a firewall", unix.NFT_REJECT_TCP_RST, 0, "ECONNREFUSED"),
+	}
+}
+
+// reuses are conversations of a client that has used its port before.
+func reuses() []conversation {
+	return []conversation{
 		{"port is used again at once after a reset", func(r *trial) {
 			r.again(func(c, _ *side) { _ = c.SetLinger(0); c.Close() })
 		}, "client has had 30 connections"},
@@ -69,11 +80,6 @@ func handshakes() []conversation {
 			// The server's kernel remembers those (TIME_WAIT) and takes a SYN with a higher number, RFC 1122 §4.2.2.13.
 			r.again(func(c, s *side) { s.Close(); _, _ = c.Read(make([]byte, 1)); c.Close() })
 		}, "client has had 30 connections"},
-		rejected("no route, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_NO_ROUTE, "ENETUNREACH"),
-		rejected("no such host, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_HOST_UNREACH, "EHOSTUNREACH"),
-		rejected("no such port, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_PORT_UNREACH, "ECONNREFUSED"),
-		rejected("prohibited, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED, "EHOSTUNREACH|EACCES"),
-		rejected("reset by a firewall", unix.NFT_REJECT_TCP_RST, 0, "ECONNREFUSED"),
 	}
 }
 
@@ -335,4 +341,68 @@ func (l *tap) next() (packet, bool) {
 			return p, true
 		}
 	}
+}
+
+// TestNewestSYNIsAnswered has an app give up while its destination is silent, and begin anew from the same port: what comes
+// is for the second SYN, whose kernel takes no other.
+func TestNewestSYNIsAnswered(t *testing.T) {
+	inet := internet(t)
+	for _, slow := range []bool{false, true} {
+		n := newNetwork(t, func(c *Config) { c.NoFastPath = slow })
+		app, e := newSandbox(t, n, "web")
+		for _, c := range []struct {
+			name  string
+			open  bool
+			flags header.TCPFlags
+		}{
+			{"connected", true, header.TCPFlagSyn | header.TCPFlagAck},
+			{"refused", false, header.TCPFlagRst | header.TCPFlagAck},
+		} {
+			for i, remote := range []string{inetV4, inetV6} {
+				t.Run(fmt.Sprintf("%s, %s, slow %v", c.name, remote, slow), func(t *testing.T) {
+					l := inet.listenBacklog(remote, 4)
+					dst := netip.MustParseAddrPort(l.Addr().String())
+					if !c.open {
+						l.Close()
+					}
+					lift := inet.meetSYNs(t, "newest", dst, &expr.Verdict{Kind: expr.VerdictDrop})
+					link := app.tap(t, unix.PACKET_HOST)
+					_ = link.f.SetReadDeadline(time.Now().Add(patience))
+					from := netip.AddrPortFrom([]netip.Addr{e.IPv4(), e.IPv6()}[i], 4000)
+					for _, number := range []uint32{100, 200} {
+						app.sendRaw(numberedSYN(from, dst, number), dst.Addr())
+					}
+					time.Sleep(100 * time.Millisecond) // both are held; the host tries again after a second
+					lift()
+					for {
+						p, ok := link.next()
+						if !ok {
+							t.Fatal("no answer")
+						}
+						if p.proto != protoTCP || p.src != dst {
+							continue
+						}
+						if got := header.TCP(p.transport); got.Flags() != c.flags || got.AckNumber() != 201 {
+							t.Errorf("the answer is %v to number %d, want %v to 200", got.Flags(), got.AckNumber()-1, c.flags)
+						}
+						return
+					}
+				})
+			}
+		}
+	}
+}
+
+// numberedSYN is a SYN with a sequence number of its own.
+func numberedSYN(from, to netip.AddrPort, number uint32) []byte {
+	b := synPacket(from, to)
+	p, err := parsePacket(b)
+	if err != nil {
+		panic(err)
+	}
+	syn := header.TCP(p.transport)
+	syn.SetSequenceNumber(number)
+	syn.SetChecksum(0)
+	syn.SetChecksum(transportChecksum(protoTCP, from.Addr(), to.Addr(), p.transport))
+	return b
 }

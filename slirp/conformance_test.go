@@ -382,7 +382,7 @@ func TestConformance(t *testing.T) {
 	closeOff(t)
 	fast, _ := newSandbox(t, newNetwork(t), "web")
 	slow, _ := newSandbox(t, newNetwork(t, func(c *Config) { c.NoFastPath = true; c.Name = "slow"; c.IPv4, c.IPv6 = ChoosePrefixes("slow", nil) }), "web")
-	compare(t, slices.Concat(conversations(), outbound(), handshakes()),
+	compare(t, slices.Concat(conversations(), reuses(), outbound(), handshakes()),
 		carrier{"direct", lan(t), inet, sameAddress},
 		carrier{"fast path", fast, inet, sameAddress},
 		carrier{"netstack", slow, inet, sameAddress})
@@ -407,7 +407,7 @@ func TestPublishedConformance(t *testing.T) {
 			return p.HostAddr().String()
 		}
 	}
-	compareAt(t, conversations(), map[string][2]string{
+	compareAt(t, append(conversations(), reuses()...), map[string][2]string{
 		"direct":                      {inetV4, inetV6},
 		"published on loopback":       {e.IPv4().String(), e.IPv6().String()},
 		"published, client's address": {e.IPv4().String(), e.IPv6().String()},
