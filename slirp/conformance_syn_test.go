@@ -65,8 +65,15 @@ func handshakes() []conversation {
 		rejected("no route, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_NO_ROUTE, "ENETUNREACH"),
 		rejected("no such host, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_HOST_UNREACH, "EHOSTUNREACH"),
 		rejected("no such port, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_PORT_UNREACH, "ECONNREFUSED"),
-		rejected("prohibited, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED, "EHOSTUNREACH|EACCES"),
+		rejected("prohibited, says a router", unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED, "connects: EHOSTUNREACH|connects: EACCES"),
 		rejected("reset by a firewall", unix.NFT_REJECT_TCP_RST, 0, "ECONNREFUSED"),
+		rejectedAs("no such protocol; not a neighbour", 2, 2, "ENOPROTOOPT|EHOSTUNREACH"),
+		rejectedAs("source route failed; policy", 5, 5, "ENOTSUP|EACCES"),
+		rejectedAs("unknown network; rejected route", 6, 6, "ENETUNREACH|EACCES"),
+		rejectedAs("unknown host", 7, 3, "EHOSTDOWN|EHOSTUNREACH"),
+		rejectedAs("isolated", 8, 3, "ENONET|EHOSTUNREACH"),
+		rejectedAs("network prohibited", 9, 1, "ENETUNREACH|EACCES"),
+		rejectedAs("host prohibited", 10, 1, "EHOSTUNREACH|EACCES"),
 	}
 }
 
@@ -89,6 +96,17 @@ func rejected(name string, kind uint32, code uint8, want string) conversation {
 		_, addr := r.listen(1)
 		r.over.server.meetSYNs(r.t, r.over.name, netip.MustParseAddrPort(addr), &expr.Reject{Type: kind, Code: code})
 		r.dial(addr)
+	}, want}
+}
+
+// rejectedAs is rejected with the codes of ICMP that only one family has.
+func rejectedAs(name string, code4, code6 uint8, want string) conversation {
+	return conversation{name + ", says a router", func(r *trial) {
+		code := code4
+		if r.six() {
+			code = code6
+		}
+		rejected("", unix.NFT_REJECT_ICMP_UNREACH, code, "").run(r)
 	}, want}
 }
 

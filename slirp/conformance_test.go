@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -384,6 +385,38 @@ func TestConformance(t *testing.T) {
 	slow, _ := newSandbox(t, newNetwork(t, func(c *Config) { c.NoFastPath = true; c.Name = "slow"; c.IPv4, c.IPv6 = ChoosePrefixes("slow", nil) }), "web")
 	compare(t, slices.Concat(conversations(), reuses(), outbound(), handshakes()),
 		carrier{"direct", lan(t), inet, sameAddress},
+		carrier{"fast path", fast, inet, sameAddress},
+		carrier{"netstack", slow, inet, sameAddress})
+}
+
+// TestConformanceOfGivingUp is for destinations that never answer, on a host that gives up soon.
+func TestConformanceOfGivingUp(t *testing.T) {
+	inet := internet(t)
+	few := func() error {
+		// Two SYNs, and 1 s and 2 s to wait for their answers. Kernels before 6.5 lack the second.
+		_ = os.WriteFile("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", []byte("0"), 0)
+		return os.WriteFile("/proc/sys/net/ipv4/tcp_syn_retries", []byte("1"), 0)
+	}
+	before := readTries()
+	t.Cleanup(func() { tryAs(before, readTries()) })
+	if err := few(); err != nil {
+		t.Fatal(err)
+	}
+	direct := lan(t)
+	if err := direct.do(few); err != nil {
+		t.Fatal(err)
+	}
+	fast, _ := newSandbox(t, newNetwork(t), "web")
+	slow, _ := newSandbox(t, newNetwork(t, func(c *Config) { c.NoFastPath = true; c.Name = "slow"; c.IPv4, c.IPv6 = ChoosePrefixes("slow", nil) }), "web")
+	compare(t, []conversation{{"nobody answers", func(r *trial) {
+		to := at(r.remote, 7)
+		r.over.server.meetSYNs(r.t, r.over.name, netip.MustParseAddrPort(to), &expr.Verdict{Kind: expr.VerdictDrop})
+		begun := time.Now()
+		r.dial(to)
+		took := time.Since(begun)
+		r.note(&r.client, "takes its time: %v", took > 2500*time.Millisecond && took < 10*time.Second)
+	}, "connects: ETIMEDOUT\nclient takes its time: true"}},
+		carrier{"direct", direct, inet, sameAddress},
 		carrier{"fast path", fast, inet, sameAddress},
 		carrier{"netstack", slow, inet, sameAddress})
 }

@@ -20,9 +20,12 @@ const (
 	maxDials       = 2048
 	maxDialsSource = 512
 
-	// dialTimeout is longer than Linux tries to connect (tcp_syn_retries = 6: 127 s), so that an app learns of a silent
-	// peer from its own kernel, as ETIMEDOUT.
-	dialTimeout = 130 * time.Second
+	// dialTimeout is longer than Linux tries to connect (tcp_syn_retries = 6: 127 s; 131 s from 6.5 on, which adds
+	// tcp_syn_linear_timeouts = 4), so that an app learns of a silent peer from its own kernel, as ETIMEDOUT.
+	dialTimeout = 140 * time.Second
+
+	// giveUpLater is for the app's kernel to give up first, as ETIMEDOUT, where it tries as often as the host's.
+	giveUpLater = time.Second
 
 	// handshakeTimeout ends a connection whose app has gone between its SYN and the host's answer.
 	handshakeTimeout = 30 * time.Second
@@ -354,6 +357,9 @@ func ownAddress(c net.Conn, dst netip.Addr) bool {
 func (t *tcpFlows) refuse(p packet, err error) {
 	switch why, ok := unreachableBecause(err); {
 	case ok:
+		if errors.Is(err, unix.ETIMEDOUT) {
+			pause(t.gate.ctx, giveUpLater)
+		}
 		// Linux drops an ICMP error for a socket that a system call is busy with (LockDroppedIcmps), which connect(2) is
 		// while it sends the SYN. A second one too many is ignored.
 		for _, wait := range [...]time.Duration{time.Millisecond, 20 * time.Millisecond} {
@@ -373,12 +379,21 @@ func (t *tcpFlows) refuse(p packet, err error) {
 	}
 }
 
-// unreachableBecause is the ICMP reason that makes an app's kernel report err, if there is one.
+// unreachableBecause is the ICMP reason that makes an app's kernel report err, if there is one (icmp_err_convert, and
+// icmpv6_err_convert in the kernel). A route that is a black hole (EINVAL) stays one.
 func unreachableBecause(err error) (unreachable, bool) {
 	switch {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EAFNOSUPPORT):
 		return noRoute, true
-	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EHOSTDOWN), errors.Is(err, unix.ETIMEDOUT):
+	case errors.Is(err, unix.ENOPROTOOPT):
+		return noProtocol, true
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return noSourceRoute, true
+	case errors.Is(err, unix.EHOSTDOWN):
+		return noSuchHost, true
+	case errors.Is(err, unix.ENONET):
+		return isolated, true
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EPROTO), errors.Is(err, unix.ETIMEDOUT):
 		return noHost, true // nothing in ICMP says that nobody answered, and the host may give up sooner than the app
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return prohibited, true // a firewall of the host's
