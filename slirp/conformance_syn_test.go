@@ -238,6 +238,14 @@ func (ns *namespace) beginConnect(t *testing.T, port int, to netip.AddrPort) int
 // meetSYNs has SYNs for an address meet a fate, until it is lifted or the test ends. who tells several apart.
 func (ns *namespace) meetSYNs(t *testing.T, who string, to netip.AddrPort, fate expr.Any) (lift func()) {
 	t.Helper()
+	return ns.meetPackets(t, who, to, []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{byte(header.TCPFlagSyn)}},
+	}, fate)
+}
+
+// meetPackets is meetSYNs for what else TCP sends there, too, if it is like what is given.
+func (ns *namespace) meetPackets(t *testing.T, who string, to netip.AddrPort, like []expr.Any, fate expr.Any) (lift func()) {
+	t.Helper()
 	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: strings.Map(func(c rune) rune {
 		if c == ' ' || c == '[' || c == ']' || c == ':' || c == '.' {
 			return '-'
@@ -265,14 +273,12 @@ func (ns *namespace) meetSYNs(t *testing.T, who string, to netip.AddrPort, fate 
 	change(func(c *nftables.Conn) {
 		c.AddTable(table)
 		chain := c.AddChain(&nftables.Chain{Name: "in", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw})
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(append([]expr.Any{
 			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protoTCP}},
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: to.Addr().AsSlice()},
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(to.Port())},
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{byte(header.TCPFlagSyn)}},
-			fate,
-		}})
+		}, like...), fate)})
 	})
 	lifted := false
 	lift = func() {
