@@ -39,6 +39,19 @@ func TestKernelsChooseSegmentsAndWindows(t *testing.T) {
 		if err := inet.do(func() error { return setUp("inet", fmt.Sprintf("%s/%d", a, a.BitLen())) }); err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() {
+			_ = inet.do(func() error {
+				l, err := netlink.LinkByName("inet")
+				if err != nil {
+					return err
+				}
+				addr, err := netlink.ParseAddr(fmt.Sprintf("%s/%d", a, a.BitLen()))
+				if err != nil {
+					return err
+				}
+				return netlink.AddrDel(l, addr)
+			})
+		})
 		wan, err := netlink.LinkByName("wan")
 		if err != nil {
 			t.Fatal(err)
