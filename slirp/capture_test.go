@@ -2,6 +2,7 @@ package slirp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 type client struct {
 	name string
 	argv []string // %s is the server's port
+	from string   // Debian package; empty: it has the program's name
 	run  func(port string)
 }
 
@@ -37,7 +39,7 @@ func (c client) speak(t *testing.T, port string) {
 	}
 	path, err := exec.LookPath(argv[0])
 	if err != nil {
-		t.Fatalf("%s is missing: install the package %s", argv[0], strings.TrimPrefix(argv[0], "/usr/bin/"))
+		t.Fatalf("%s is missing: install the package %s", argv[0], cmp.Or(c.from, strings.TrimPrefix(argv[0], "/usr/bin/")))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -107,6 +109,9 @@ func TestCaptureHellos(t *testing.T) {
 		{name: "openssl", argv: []string{"openssl", "s_client", "-connect", "127.0.0.1:%s", "-servername", "a.example"}},
 		{name: "openssl-tls12", argv: []string{"openssl", "s_client", "-tls1_2", "-connect", "127.0.0.1:%s", "-servername", "a.example"}},
 		{name: "openssl-fragments", argv: []string{"openssl", "s_client", "-max_send_frag", "512", "-alpn", "h2,http/1.1", "-connect", "127.0.0.1:%s", "-servername", "a.example"}},
+		{name: "gnutls", argv: []string{"gnutls-cli", "--insecure", "--sni-hostname=a.example", "-p", "%s", "127.0.0.1"}, from: "gnutls-bin"},
+		{name: "gnutls-tls12", argv: []string{"gnutls-cli", "--insecure", "--priority=NORMAL:-VERS-TLS1.3", "--alpn=h2", "--sni-hostname=a.example", "-p", "%s", "127.0.0.1"}, from: "gnutls-bin"},
+		{name: "busybox", argv: []string{"bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/%s && exec busybox ssl_client -s 3 -n a.example"}},
 		{name: "curl", argv: []string{"curl", "-sk", "--noproxy", "*", "--resolve", "a.example:%s:127.0.0.1", "https://a.example:%s/"}},
 		{name: "python", argv: []string{"/usr/bin/python3", "-c", "import socket, ssl; ssl.create_default_context().wrap_socket(socket.create_connection(('127.0.0.1', %s)), server_hostname='a.example')"}},
 	})
@@ -126,6 +131,7 @@ func TestCaptureRequests(t *testing.T) {
 		{name: "curl", argv: []string{"curl", "-s", "--noproxy", "*", "--resolve", "a.example:%s:127.0.0.1", "http://a.example:%s/"}},
 		{name: "curl-post", argv: []string{"curl", "-s", "--noproxy", "*", "--resolve", "a.example:%s:127.0.0.1", "-d", "x=y", "http://a.example:%s/"}},
 		{name: "curl-upgrade", argv: []string{"curl", "-s", "--noproxy", "*", "--http2", "--resolve", "a.example:%s:127.0.0.1", "http://a.example:%s/"}},
+		{name: "busybox", argv: []string{"busybox", "wget", "-q", "-O", "-", "-Y", "off", "--header", "Host: a.example", "http://127.0.0.1:%s/"}},
 		{name: "wget", argv: []string{"wget", "-q", "-t", "1", "-O", "-", "--no-proxy", "--header", "Host: a.example", "http://127.0.0.1:%s/"}},
 		{name: "python", argv: []string{"/usr/bin/python3", "-c", "import urllib.request as u; u.build_opener(u.ProxyHandler({})).open(u.Request('http://127.0.0.1:%s/', headers={'Host': 'a.example'}))"}},
 	})

@@ -67,6 +67,7 @@ func (n *Network) dialAddr(ctx context.Context, kind int, to netip.AddrPort) (so
 	case err != nil:
 		return nil, err
 	}
+	sharePort(fd)
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -106,7 +107,8 @@ func (n *Network) listenHostPort(port uint16) (*hostPort, error) {
 	err := n.thread.do(func() error {
 		for _, gw := range n.dns.gateway {
 			at := net.JoinHostPort(gw.String(), strconv.Itoa(int(port)))
-			lc := net.ListenConfig{KeepAlive: -1} // the other end is on this machine
+			// The other end is on this machine. The number may be that of a port that the router speaks from (sharePort).
+			lc := net.ListenConfig{KeepAlive: -1, Control: shareHostPort}
 			lc.SetMultipathTCP(false)
 			l, err := lc.Listen(h.ctx, "tcp", at)
 			if err != nil {
@@ -137,6 +139,10 @@ func (n *Network) listenHostPort(port uint16) (*hostPort, error) {
 		h.wg.Go(u.run)
 	}
 	return h, nil
+}
+
+func shareHostPort(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) { sharePort(int(fd)) })
 }
 
 func (h *hostPort) close() {

@@ -297,10 +297,10 @@ func testEgressByName(t *testing.T, slow bool) {
 func TestEgressUDPByNameWhenAskedFor(t *testing.T) {
 	_, conf := serveZone(t)
 	internet(t).echoUDP("udp", at(sharedV4, 443))
-	app, n, log := restricted(t, "allowed.test:443,udp://allowed.test:443", conf, false)
+	app, n, _ := restricted(t, "allowed.test:443,udp://allowed.test:443", conf, false)
 	_ = ask(t, app, n, "udp4", "allowed.test", dns.TypeA)
 	roundTrip(t, app.mustDial("udp", at(sharedV4, 443)), append([]byte{0xc3, 0, 0, 0, 1, 8}, make([]byte, 1200)...))
-	app, n, log = restricted(t, "udp://allowed.test:443", conf, false)
+	app, n, log := restricted(t, "udp://allowed.test:443", conf, false)
 	_ = ask(t, app, n, "udp4", "allowed.test", dns.TypeA)
 	refused(t, app, log, at(sharedV4, 443), nil, "tcp", sharedV4)
 }

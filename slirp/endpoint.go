@@ -168,6 +168,7 @@ func (n *Network) link(e *Endpoint, netns int) error {
 		if err == nil {
 			err = n.thread.in(netns, func() error {
 				plainCongestion()
+				tryAs(n.hostTries, n.freshTries)
 				s, err := openRouteSocket()
 				if err != nil {
 					return err

@@ -235,6 +235,9 @@ func TestPeerThatNeverAnswers(t *testing.T) {
 	t.Cleanup(func() { _ = os.WriteFile(retries, before, 0) })
 	n := newNetwork(t)
 	app, _ := newSandbox(t, n, "web")
+	if err := app.do(func() error { return os.WriteFile(retries, []byte("6"), 0) }); err != nil { // it has the host's
+		t.Fatal(err)
+	}
 	for _, silent := range []string{"8.99.0.1:80"} { // beyond the test's internet, which forwards nothing
 		begun := time.Now()
 		var c net.Conn
@@ -246,7 +249,7 @@ func TestPeerThatNeverAnswers(t *testing.T) {
 		if err == nil {
 			c.Close()
 		}
-		if !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.ETIMEDOUT) || time.Since(begun) > 30*time.Second {
+		if !errors.Is(err, unix.EHOSTUNREACH) || time.Since(begun) > 30*time.Second {
 			t.Errorf("%s: %v after %v", silent, err, time.Since(begun))
 		}
 	}

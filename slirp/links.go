@@ -302,6 +302,43 @@ func freeSourceChecks() error {
 	return nil
 }
 
+// triesSettings say how often a kernel sends a SYN, and so when it gives up: tcp(7), ip-sysctl.rst.
+var triesSettings = [...]string{"tcp_syn_retries", "tcp_syn_linear_timeouts"}
+
+// tries are the values of triesSettings. A kernel before 6.5 lacks the second.
+type tries [len(triesSettings)]string
+
+// readTries returns those of the calling thread's namespace.
+func readTries() (t tries) {
+	for i, name := range triesSettings {
+		b, _ := os.ReadFile("/proc/sys/net/ipv4/" + name)
+		t[i] = string(b)
+	}
+	return t
+}
+
+// tryAs has the calling thread's namespace, which is new and has values fresh, try to connect as often as the host: then an
+// app learns of who never answers from its own kernel and when the host gives up, as it would there. A failure leaves the kernel's
+// choice.
+func tryAs(host, fresh tries) {
+	for i, name := range triesSettings {
+		if host[i] != fresh[i] {
+			_ = os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(host[i]), 0)
+		}
+	}
+}
+
+// forgetEnded has the router's kernel keep no memory of connections that have ended (TIME_WAIT). Nothing is delayed or sent
+// twice on its links, which is what that is for. But a SYN from an app that uses its port again would be taken for the
+// remembered connection's (tcp_v4_early_demux), and what belongs to a socket is not forwarded: it would never get to
+// the uplink.
+func forgetEnded() error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_max_tw_buckets", []byte("0"), 0); err != nil {
+		return fmt.Errorf("keeping ended connections from being remembered: %w", err)
+	}
+	return nil
+}
+
 // forwardIPv6 lets the router pass IPv6 on, which has no netlink message. It runs in the router namespace; /proc/sys
 // shows the caller's namespace.
 func forwardIPv6() error {

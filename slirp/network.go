@@ -50,6 +50,8 @@ type Network struct {
 	names       *names
 	dns         *nameServer
 	wall        *wall // nil until it is needed; the thread's
+	hostTries   tries
+	freshTries  tries // of a new namespace
 	wg          sync.WaitGroup
 
 	hostMu    sync.Mutex
@@ -117,6 +119,7 @@ func (n *Network) open() (err error) {
 	if n.thread, err = startThread(); err != nil {
 		return err
 	}
+	n.hostTries = readTries()
 	n.dns = &nameServer{log: n.log, names: n.names, resolver: resolver{path: n.config.ResolvConf},
 		gateway: [2]netip.Addr{n.plan.gw4, n.plan.gw6}, subnets: [2]netip.Prefix{n.plan.v4, n.plan.v6}, isHost: n.isHost, flowlog: n.flowlog}
 	return n.thread.do(func() error {
@@ -127,6 +130,7 @@ func (n *Network) open() (err error) {
 			return err
 		}
 		plainCongestion()
+		n.freshTries = readTries()
 		if err := forwardIPv6(); err != nil {
 			n.log.Warn("sandboxes have no IPv6 beyond themselves", "err", err)
 		}

@@ -244,7 +244,24 @@ const (
 	noHost
 	noPort
 	prohibited
+	// What only IPv4's ICMP says:
+	noProtocol
+	noSourceRoute
+	noSuchHost
+	isolated
 )
+
+// unreachableCodes are their codes in ICMP (RFC 792, RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1) and ICMPv6 (RFC 4443 §3.1).
+var unreachableCodes = [...]struct{ v4, v6 uint8 }{
+	noRoute:       {0, 0},
+	noHost:        {1, 3},
+	noPort:        {3, 4},
+	prohibited:    {13, 1},
+	noProtocol:    {2, 3},
+	noSourceRoute: {5, 3},
+	noSuchHost:    {7, 3},
+	isolated:      {8, 3},
+}
 
 // unreachablePacket is the ICMP error for p, said in its destination's name (RFC 1812 §4.3.2, RFC 4443 §3.1).
 func unreachablePacket(p packet, why unreachable) []byte {
@@ -253,8 +270,7 @@ func unreachablePacket(p packet, why unreachable) []byte {
 		quote := p.ip[:min(len(p.ip), 576-header.IPv4MinimumSize-header.ICMPv4MinimumSize)]
 		ip, t := ipPacket(protoICMP, src, dst, header.ICMPv4MinimumSize+len(quote))
 		t[0] = uint8(header.ICMPv4DstUnreachable)
-		t[1] = [...]uint8{noRoute: uint8(header.ICMPv4NetUnreachable), noHost: uint8(header.ICMPv4HostUnreachable),
-			noPort: uint8(header.ICMPv4PortUnreachable), prohibited: uint8(header.ICMPv4AdminProhibited)}[why]
+		t[1] = unreachableCodes[why].v4
 		copy(t[header.ICMPv4MinimumSize:], quote)
 		binary.BigEndian.PutUint16(t[2:], ^checksum.Checksum(t, 0))
 		return ip
@@ -262,8 +278,7 @@ func unreachablePacket(p packet, why unreachable) []byte {
 	quote := p.ip[:min(len(p.ip), 1280-header.IPv6MinimumSize-header.ICMPv6MinimumSize)]
 	ip, t := ipPacket(protoICMPv6, src, dst, header.ICMPv6MinimumSize+len(quote))
 	t[0] = uint8(header.ICMPv6DstUnreachable)
-	t[1] = [...]uint8{noRoute: uint8(header.ICMPv6NetworkUnreachable), noHost: uint8(header.ICMPv6AddressUnreachable),
-		noPort: uint8(header.ICMPv6PortUnreachable), prohibited: uint8(header.ICMPv6Prohibited)}[why]
+	t[1] = unreachableCodes[why].v6
 	copy(t[header.ICMPv6MinimumSize:], quote)
 	binary.BigEndian.PutUint16(t[2:], transportChecksum(protoICMPv6, src, dst, t))
 	return ip

@@ -191,6 +191,7 @@ func (d *appDial) next() {
 			unix.Close(fd)
 			continue
 		}
+		sharePort(fd)
 		if d.loop.watch(fd, pairEvents, d, 0) != nil {
 			unix.Close(fd)
 			break

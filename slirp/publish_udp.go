@@ -261,5 +261,6 @@ func (e *Endpoint) dialApp(to appTarget) (socket, error) {
 		unix.Close(fd)
 		return nil, err
 	}
+	sharePort(fd)
 	return connFromFD(fd, "datagram")
 }

@@ -84,6 +84,12 @@ func (e *Endpoint) openSocket(in inNamespace, kind int, t appTarget) (fd int, er
 	return fd, nil
 }
 
+// sharePort lets a host port be opened with the number that the kernel has picked for a connected socket of the router's; what
+// comes from the peer stays the socket's. Before it is connected, a datagram socket would share with others like it.
+func sharePort(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // fails on what is no socket only
+}
+
 // bindTransparent gives a socket a client's address, and its port too unless another socket of the client's has it here.
 func bindTransparent(fd int, from netip.AddrPort) error {
 	if err := transparentSocket(fd, from.Addr().Is6()); err != nil {

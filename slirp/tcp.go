@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
 const (
@@ -19,9 +20,12 @@ const (
 	maxDials       = 2048
 	maxDialsSource = 512
 
-	// dialTimeout is longer than Linux tries to connect (tcp_syn_retries = 6: 127 s), so that an app learns of a silent
-	// peer from its own kernel, as ETIMEDOUT.
-	dialTimeout = 130 * time.Second
+	// dialTimeout is longer than Linux tries to connect (tcp_syn_retries = 6: 127 s; 131 s from 6.5 on, which adds
+	// tcp_syn_linear_timeouts = 4), so that an app learns of a silent peer from its own kernel, as ETIMEDOUT.
+	dialTimeout = 140 * time.Second
+
+	// giveUpLater is for the app's kernel to give up first, as ETIMEDOUT, where it tries as often as the host's.
+	giveUpLater = time.Second
 
 	// handshakeTimeout ends a connection whose app has gone between its SYN and the host's answer.
 	handshakeTimeout = 30 * time.Second
@@ -54,8 +58,12 @@ type tcpFlow struct {
 	cancel  context.CancelFunc
 	verdict verdict
 	log     *openFlow       // may be nil
+	syn     packet          // the newest while it is held: an app that gives up and begins anew, from the same port, takes no answer to an older one
+	number  uint32          // sequence number of the newest SYN
 	passed  bool            // the host is connected: SYNs go on to the carrier
+	joined  bool            // the app's half has come, or will not
 	app     chan halfCloser // the app's half, once; nil if there will be none
+	next    []byte          // SYN of the connection that follows from the same port
 	done    chan struct{}   // closed when the flow has ended, and its peers know
 }
 
@@ -111,18 +119,8 @@ func (t *tcpFlows) close() {
 }
 
 func (t *tcpFlows) syn(p packet) {
-	t.mu.Lock()
-	f, passed := t.flows[p.flow], false
-	if f != nil {
-		passed = f.passed
-	}
-	t.mu.Unlock()
-	if passed {
-		<-t.chosen
-		t.carrier.syn(p.ip)
-	}
-	if f != nil {
-		return // a held SYN was sent again
+	if t.synAgain(p) {
+		return
 	}
 	v, ok := t.gate.admit(p)
 	if !ok {
@@ -140,25 +138,72 @@ func (t *tcpFlows) syn(p packet) {
 	}
 	t.dials++
 	t.bySource[src]++
-	f = &tcpFlow{verdict: v, app: make(chan halfCloser, 1), done: make(chan struct{})}
+	f := &tcpFlow{verdict: v, app: make(chan halfCloser, 1), done: make(chan struct{})}
+	f.hold(p)
 	f.ctx, f.cancel = context.WithCancel(t.gate.ctx)
 	t.flows[p.flow] = f
-	p.ip = bytes.Clone(p.ip) // the reader's buffer is used again
-	p.transport = p.ip[len(p.ip)-len(p.transport):]
-	t.gate.wg.Go(func() { t.serve(f, p) })
+	t.gate.wg.Go(func() { t.serve(f, p.flow) })
 	t.choice.Do(func() { t.gate.wg.Go(t.choose) })
 }
 
-func (t *tcpFlows) serve(f *tcpFlow, p packet) {
+// synAgain takes a SYN of a flow that is there already; false: there is none.
+func (t *tcpFlows) synAgain(p packet) bool {
+	t.mu.Lock()
+	f := t.flows[p.flow]
+	if f == nil {
+		t.mu.Unlock()
+		return false
+	}
+	number := header.TCP(p.transport).SequenceNumber()
+	switch {
+	case !f.passed:
+		f.hold(p)
+	case !f.joined:
+		f.number = number
+	case number != f.number:
+		// The app's kernel has no such connection any more, or it would not begin another. The old one may not have heard of
+		// its end yet, or never will; whatever is left of it must not take the new one's SYN.
+		f.next = bytes.Clone(p.ip)
+		f.cancel()
+	}
+	passed := f.passed && f.next == nil
+	t.mu.Unlock()
+	if passed {
+		<-t.chosen
+		t.carrier.syn(p.ip)
+	}
+	return true
+}
+
+// hold keeps a SYN beyond the reader's buffer.
+func (f *tcpFlow) hold(p packet) {
+	p.ip = bytes.Clone(p.ip)
+	p.transport = p.ip[len(p.ip)-len(p.transport):]
+	f.syn, f.number = p, header.TCP(p.transport).SequenceNumber()
+}
+
+// serve has a flow until its end, and begins the one that is to follow.
+func (t *tcpFlows) serve(f *tcpFlow, key flow) {
 	defer close(f.done)
+	t.carry(f, key)
+	t.forget(key, f)
+	t.mu.Lock()
+	next := f.next
+	t.mu.Unlock()
+	if p, err := parsePacket(next); err == nil && t.gate.ctx.Err() == nil {
+		t.syn(p)
+	}
+}
+
+func (t *tcpFlows) carry(f *tcpFlow, key flow) {
 	defer f.cancel()
-	log := t.gate.flowlog.begin(p.flow)
+	log := t.gate.flowlog.begin(key)
 	defer log.end()
 	t.mu.Lock()
 	f.log = log
 	t.mu.Unlock()
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
-	c, err := d.DialContext(f.ctx, "tcp", p.dst.String())
+	c, err := d.DialContext(f.ctx, "tcp", key.dst.String())
 	host, _ := c.(*net.TCPConn)
 	if host != nil {
 		// At the host's intervals, tcp(7). The app's own probes end here and say nothing about the peer.
@@ -166,14 +211,15 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 	}
 	<-t.chosen
 
-	made := sync.OnceFunc(func() { t.dialled(p.src.Addr()) })
+	made := sync.OnceFunc(func() { t.dialled(key.src.Addr()) })
 	defer made()
 
 	t.mu.Lock()
 	// The policy looked before; an address may have become the host's own since.
-	self := err == nil && ownAddress(host, p.dst.Addr()) && !f.verdict.host
+	self := err == nil && ownAddress(host, key.dst.Addr()) && !f.verdict.host
+	p := f.syn
 	if f.passed = err == nil && !self; !f.passed {
-		delete(t.flows, p.flow)
+		delete(t.flows, key)
 	}
 	t.mu.Unlock()
 
@@ -189,7 +235,7 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 		return
 	}
 	t.carrier.syn(p.ip)
-	app := t.awaitApp(f, p.flow)
+	app := t.awaitApp(f, key)
 	made()
 	if app != nil {
 		t.inspect(f, p, app, host, log)
@@ -197,7 +243,6 @@ func (t *tcpFlows) serve(f *tcpFlow, p packet) {
 		reset(host)
 		log.fail(errAppGone)
 	}
-	t.forget(p.flow)
 }
 
 // dialled counts a connection of a sandbox as made, or not to be made.
@@ -228,7 +273,7 @@ func (t *tcpFlows) awaitApp(f *tcpFlow, key flow) halfCloser {
 	case <-timeout.C:
 	case <-f.ctx.Done():
 	}
-	t.forget(key)
+	t.forget(key, f)
 	select {
 	case app := <-f.app: // came between
 		return app
@@ -243,15 +288,12 @@ func (t *tcpFlows) join(key flow, app halfCloser) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.flows[key]
-	if f == nil || !f.passed {
+	if f == nil || !f.passed || f.joined {
 		return false
 	}
-	select {
-	case f.app <- app:
-		return true
-	default:
-		return false
-	}
+	f.joined = true
+	f.app <- app // has room for this one
+	return true
 }
 
 // has reports whether a connection is being made or relayed.
@@ -261,10 +303,13 @@ func (t *tcpFlows) has(key flow) bool {
 	return t.flows[key] != nil
 }
 
-func (t *tcpFlows) forget(key flow) {
+// forget takes a flow off the table; another may have its place already.
+func (t *tcpFlows) forget(key flow, f *tcpFlow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.flows, key)
+	if t.flows[key] == f {
+		delete(t.flows, key)
+	}
 }
 
 // end resets every connection of a sandbox that is leaving, and returns when that is done: a socket that is never told
@@ -312,6 +357,9 @@ func ownAddress(c net.Conn, dst netip.Addr) bool {
 func (t *tcpFlows) refuse(p packet, err error) {
 	switch why, ok := unreachableBecause(err); {
 	case ok:
+		if errors.Is(err, unix.ETIMEDOUT) {
+			pause(t.gate.ctx, giveUpLater)
+		}
 		// Linux drops an ICMP error for a socket that a system call is busy with (LockDroppedIcmps), which connect(2) is
 		// while it sends the SYN. A second one too many is ignored.
 		for _, wait := range [...]time.Duration{time.Millisecond, 20 * time.Millisecond} {
@@ -331,12 +379,21 @@ func (t *tcpFlows) refuse(p packet, err error) {
 	}
 }
 
-// unreachableBecause is the ICMP reason that makes an app's kernel report err, if there is one.
+// unreachableBecause is the ICMP reason that makes an app's kernel report err, if there is one (icmp_err_convert, and
+// icmpv6_err_convert in the kernel). A route that is a black hole (EINVAL) stays one.
 func unreachableBecause(err error) (unreachable, bool) {
 	switch {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EAFNOSUPPORT):
 		return noRoute, true
-	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EHOSTDOWN), errors.Is(err, unix.ETIMEDOUT):
+	case errors.Is(err, unix.ENOPROTOOPT):
+		return noProtocol, true
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return noSourceRoute, true
+	case errors.Is(err, unix.EHOSTDOWN):
+		return noSuchHost, true
+	case errors.Is(err, unix.ENONET):
+		return isolated, true
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EPROTO), errors.Is(err, unix.ETIMEDOUT):
 		return noHost, true // nothing in ICMP says that nobody answered, and the host may give up sooner than the app
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return prohibited, true // a firewall of the host's

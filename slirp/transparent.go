@@ -67,8 +67,8 @@ func (t *transparent) close() {
 
 func (t *transparent) apply() (err error) {
 	var ports [2]uint16
-	for i, address := range []string{"0.0.0.0:0", "[::]:0"} {
-		l, err := listenTransparent([]string{"tcp4", "tcp6"}[i], address)
+	for i, a := range transparentAt {
+		l, err := listenTransparent([]string{"tcp4", "tcp6"}[i], netip.AddrPortFrom(a, 0).String())
 		if err != nil {
 			return err
 		}
@@ -78,13 +78,21 @@ func (t *transparent) apply() (err error) {
 	if err := freeSourceChecks(); err != nil {
 		return err
 	}
+	if err := forgetEnded(); err != nil {
+		t.log.Warn("a connection from a port that an app has used for one to the same place within a minute waits", "err", err)
+	}
 	if err := t.router.run(transparentRoutes()...); err != nil {
 		return err
 	}
 	return addTransparentRules(ports)
 }
 
-// listenTransparent listens for every address there is. It runs on the router's thread.
+// transparentAt is where the listeners are: on the router's loopback, which no packet of a sandbox's can be for. On all
+// addresses a listener would be there for who asks for its port on the router's own, and would keep that port from
+// host_ports.
+var transparentAt = [2]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+
+// listenTransparent listens for what is handed to it, whatever address that is for. It runs on the router's thread.
 func listenTransparent(network, address string) (*net.TCPListener, error) {
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(network, _ string, c syscall.RawConn) error {
 		return setTransparent(c, network)
@@ -198,7 +206,11 @@ func transparentRules(ports [2]uint16) []nftRule {
 	for i, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
 		out = append(out, rule("connections of apps that whisk has dialled", uplink(expr.CmpOpEq), isTCP, synOnly(expr.CmpOpEq),
 			compare(expr.CmpOpEq, expr.MetaKeyNFPROTO, family),
-			[]expr.Any{&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(ports[i])}, &expr.TProxy{Family: family, TableFamily: unix.NFPROTO_INET, RegPort: 1}},
+			[]expr.Any{
+				&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(ports[i])},
+				&expr.Immediate{Register: 2, Data: transparentAt[i].AsSlice()},
+				&expr.TProxy{Family: family, TableFamily: unix.NFPROTO_INET, RegPort: 1, RegAddr: 2},
+			},
 			mark))
 	}
 	return append(out,
