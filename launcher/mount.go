@@ -5,6 +5,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // Mounts are made detached and put in place by descriptor (open_tree, fsopen, move_mount: kernel 5.2;
@@ -82,11 +84,15 @@ func move(mount, target int) error {
 	return unix.MoveMount(mount, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 
-// newTmpfs makes a detached tmpfs(5). A size of 0 leaves the kernel's default, half of memory.
+// newTmpfs makes a detached tmpfs(5). A size of 0 leaves the kernel's default, half of memory; the size bounds what is in files
+// and not what files take themselves, so their number is bounded with it.
 func newTmpfs(attrs int, size int64, mode uint32) (int, error) {
 	options := []string{"mode", strconv.FormatUint(uint64(mode), 8)}
 	if size > 0 {
 		options = append(options, "size", strconv.FormatInt(size, 10))
+		if wall.Up("inode limit") {
+			options = append(options, "nr_inodes", strconv.FormatInt(max(size>>12, 1024), 10))
+		}
 	}
 	return newMount("tmpfs", attrs, options...)
 }
