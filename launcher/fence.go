@@ -34,7 +34,7 @@ func planFence(r *rights.Rights, unconfined bool, missing []string) (rights.Fenc
 		}
 		return rights.Fence{}, fenceError(err)
 	}
-	return rights.PlanFence(abi, rights.LandlockErrata()), nil
+	return rights.PlanFence(abi), nil
 }
 
 // Dispensable are the walls that a sandbox may be asked to do without where this machine cannot build them.

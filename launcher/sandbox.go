@@ -251,10 +251,6 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 			if c.first {
 				own = set.FD
 			}
-			// Before process 1 is born, so that it is among those that the app may signal.
-			if err := s.fence.ScopeSignals(); err != nil {
-				return fenceError(err)
-			}
 		}
 		rootfd, err := unix.FcntlInt(uintptr(s.b.root.fd), unix.F_DUPFD_CLOEXEC, 10)
 		if err != nil {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // youngest is how old something without an owner must be before it counts as left behind: a command may be in the
@@ -127,10 +129,14 @@ func SweepNetworks(d Dirs) error {
 	return errors.Join(faults...)
 }
 
-// sweepNetwork removes a network's folder under its lock; a keeper that comes meanwhile makes the folder anew.
+// sweepNetwork removes a network's folder under its lock; a keeper that comes meanwhile makes the folder anew. So an empty one,
+// of a keeper that was killed while it made or removed it, goes at any age.
 func sweepNetwork(dir string) error {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
+		if unix.Rmdir(dir) == nil {
+			return nil
+		}
 		if st, err := os.Stat(dir); err == nil && time.Since(st.ModTime()) > youngest {
 			_ = os.Remove(filepath.Join(dir, "control.sock"))
 			_ = os.Remove(dir)

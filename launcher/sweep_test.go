@@ -120,3 +120,26 @@ func TestSweepLeavesTheNextKeeperAlone(t *testing.T) {
 		t.Errorf("the folder of a keeper that is gone: %v", err)
 	}
 }
+
+// A keeper that is killed between its lock and its folder leaves the folder, which nobody else is in the middle of making.
+func TestSweepRemovesAnEmptyNetwork(t *testing.T) {
+	d := Dirs{Run: t.TempDir()}
+	empty, young := d.Network("empty"), d.Network("young")
+	for _, dir := range []string{empty, young} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(young, "control.sock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := SweepNetworks(d); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(empty); !os.IsNotExist(err) {
+		t.Errorf("an empty folder: %v, want it gone", err)
+	}
+	if _, err := os.Stat(young); err != nil {
+		t.Errorf("one with something in it: %v", err)
+	}
+}

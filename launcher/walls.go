@@ -15,7 +15,6 @@ type built struct {
 	rights     rights.Rights
 	profile    bool // the filter is for the app, and not for the ids of a sandbox with one alone
 	landlock   int  // the fence's ABI; 0: none
-	signals    bool // a scope for them
 	veils      veils
 	secret     bool // the copies of the keeper cannot be looked into
 	keyring    bool // a session keyring of its own
@@ -44,7 +43,6 @@ func (b built) walls() (w []string) {
 		{"no_new_privs", b.rights.NoNewPrivs},
 		{"seccomp", b.profile && len(b.rights.Filter) > 0},
 		{fmt.Sprintf("landlock abi %d", b.landlock), b.landlock > 0},
-		{"signal scope", b.signals},
 		{"session keyring", b.keyring},
 		{"masked paths", b.veils.masked > 0},
 		{"read-only paths", b.veils.readOnly > 0},
@@ -79,7 +77,6 @@ func (s *Sandbox) walls(pidns uintptr, v veils) []string {
 		rights:     *s.rights,
 		profile:    s.spec.Seccomp != "unconfined",
 		landlock:   s.fence.ABI,
-		signals:    s.fence.Signals,
 		veils:      v,
 		secret:     dumpable() == 0,
 		keyring:    hasKeyrings(),

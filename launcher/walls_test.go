@@ -15,13 +15,13 @@ func TestWallsAreThoseThatWereBuilt(t *testing.T) {
 		return built{
 			namespaces: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
 			rights:     rights.Rights{Caps: rights.DefaultCaps, NoNewPrivs: true, Filter: make([]unix.SockFilter, 1)},
-			profile:    true, landlock: 7, veils: veils{9, 5, true}, secret: true, keyring: true, signals: true,
+			profile:    true, landlock: 7, veils: veils{9, 5, true}, secret: true, keyring: true,
 		}
 	}
 	all := whole().walls()
 	want := []string{
 		"user namespace", "mount namespace", "pid namespace", "network namespace", "ipc namespace", "uts namespace", "cgroup namespace",
-		"capabilities", "dumpable", "no_new_privs", "seccomp", "landlock abi 7", "signal scope", "session keyring", "masked paths", "read-only paths", "hidden processes",
+		"capabilities", "dumpable", "no_new_privs", "seccomp", "landlock abi 7", "session keyring", "masked paths", "read-only paths", "hidden processes",
 	}
 	if !slices.Equal(all, want) {
 		t.Errorf("all of them: got %q, want %q", all, want)
@@ -39,7 +39,6 @@ func TestWallsAreThoseThatWereBuilt(t *testing.T) {
 		"no filter":                        {func(b *built) { b.rights.Filter = nil }, "seccomp"},
 		"a filter of id calls only":        {func(b *built) { b.profile = false }, "seccomp"},
 		"no landlock":                      {func(b *built) { b.landlock = 0 }, "landlock abi 7"},
-		"a kernel that counts threads in":  {func(b *built) { b.signals = false }, "signal scope"},
 		"no keyrings":                      {func(b *built) { b.keyring = false }, "session keyring"},
 		"nothing to mask":                  {func(b *built) { b.veils.masked = 0 }, "masked paths"},
 		"nothing closed":                   {func(b *built) { b.veils.readOnly = 0 }, "read-only paths"},

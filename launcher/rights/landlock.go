@@ -11,10 +11,9 @@ import (
 // Fence is what Landlock is to handle, landlock(7): whatever is handled and not allowed by a rule is denied. The zero
 // value is no fence.
 type Fence struct {
-	ABI     int    // of the kernel; 0: it has no Landlock
-	FS      uint64 // LANDLOCK_ACCESS_FS_*
-	Scoped  uint64 // LANDLOCK_SCOPE_*
-	Signals bool   // there is a scope for signals round the whole sandbox, see ScopeSignals
+	ABI    int    // of the kernel; 0: it has no Landlock
+	FS     uint64 // LANDLOCK_ACCESS_FS_*
+	Scoped uint64 // LANDLOCK_SCOPE_*
 }
 
 // fileAccess are the rights that a rule on a single file may give.
@@ -24,10 +23,9 @@ const fileAccess = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_WRI
 // PlanFence handles all access to files that the ABI knows of, and abstract sockets. A rule with all of FS on the root
 // of a sandbox then allows what lies below it, mounts included, and nothing else.
 //
-// Signals have a scope of their own, since process 1 is outside of the fence, and the app must be able to end its sandbox with
-// kill 1. A kernel that applies it to threads of one process, as the first that know it do, has none: the Go runtime's threads
-// signal each other. errata are those that the kernel has mended, as LandlockErrata tells.
-func PlanFence(abi, errata int) Fence {
+// Signals are not scoped: process 1 is outside of the fence, and the app must be able to end its sandbox with kill 1.
+// That no process outside has a number inside is the pid namespace's work.
+func PlanFence(abi int) Fence {
 	if abi < 1 {
 		return Fence{}
 	}
@@ -47,27 +45,8 @@ func PlanFence(abi, errata int) Fence {
 	}
 	if abi >= 6 {
 		f.Scoped = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
-		f.Signals = errata&scopedThreads != 0
 	}
 	return f
-}
-
-// scopedThreads is erratum 2, "scoped signal handling": kernels 6.15, 6.14.2 and 6.12.23.
-const scopedThreads = 1 << (2 - 1)
-
-// ScopeSignals keeps the calling thread, and all that it will fork, from signals to processes that are not among these, for ever:
-// the pid namespace's wall once more. It forbids nothing else, mount(2) neither. Without a scope it does nothing. It needs
-// no_new_privs or CAP_SYS_ADMIN.
-func (f Fence) ScopeSignals() error {
-	if !f.Signals {
-		return nil
-	}
-	set, err := Fence{Scoped: unix.LANDLOCK_SCOPE_SIGNAL}.Rules()
-	if err != nil {
-		return err
-	}
-	defer set.Close()
-	return set.Restrict()
 }
 
 // FileAccess are the rights that reopening a descriptor with these open(2) flags takes.
@@ -92,16 +71,6 @@ func LandlockABI() (int, error) {
 		return 0, nil
 	}
 	return 0, fmt.Errorf("ask for landlock: %w", errno)
-}
-
-// LandlockErrata asks the kernel which of landlock(7)'s errata it has mended: bit n-1 is erratum n. Kernels before 6.15 and
-// its like among the stable ones cannot tell, which is 0.
-func LandlockErrata() int {
-	errata, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_ERRATA)
-	if errno != 0 {
-		return 0
-	}
-	return int(errata)
 }
 
 // Ruleset is a set of rules being made; Restrict enforces it. Close lets go of it.

@@ -1,8 +1,6 @@
 package rights
 
 import (
-	"os"
-	"os/exec"
 	"runtime"
 	"testing"
 
@@ -12,21 +10,20 @@ import (
 func TestFenceHandlesWhatTheKernelKnows(t *testing.T) {
 	const first = 1<<13 - 1
 	for name, c := range map[string]struct {
-		abi, errata int
-		want        Fence
+		abi  int
+		want Fence
 	}{
-		"no landlock":        {0, 0, Fence{}},
-		"5.13":               {1, 0, Fence{ABI: 1, FS: first}},
-		"5.19, links":        {2, 0, Fence{ABI: 2, FS: first | unix.LANDLOCK_ACCESS_FS_REFER}},
-		"6.2, truncation":    {3, 0, Fence{ABI: 3, FS: first | unix.LANDLOCK_ACCESS_FS_REFER | unix.LANDLOCK_ACCESS_FS_TRUNCATE}},
-		"6.7, TCP alone":     {4, 0, Fence{ABI: 4, FS: 1<<15 - 1}},
-		"6.10, devices":      {5, 0, Fence{ABI: 5, FS: 1<<16 - 1}},
-		"6.12, scopes":       {6, 0, Fence{ABI: 6, FS: 1<<16 - 1, Scoped: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET}},
-		"6.12.23, signals":   {6, 3, Fence{ABI: 6, FS: 1<<16 - 1, Scoped: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET, Signals: true}},
-		"newer than we know": {99, 7, Fence{ABI: 99, FS: 1<<17 - 1, Scoped: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET, Signals: true}},
+		"no landlock":        {0, Fence{}},
+		"5.13":               {1, Fence{ABI: 1, FS: first}},
+		"5.19, links":        {2, Fence{ABI: 2, FS: first | unix.LANDLOCK_ACCESS_FS_REFER}},
+		"6.2, truncation":    {3, Fence{ABI: 3, FS: first | unix.LANDLOCK_ACCESS_FS_REFER | unix.LANDLOCK_ACCESS_FS_TRUNCATE}},
+		"6.7, TCP alone":     {4, Fence{ABI: 4, FS: 1<<15 - 1}},
+		"6.10, devices":      {5, Fence{ABI: 5, FS: 1<<16 - 1}},
+		"6.12, scopes":       {6, Fence{ABI: 6, FS: 1<<16 - 1, Scoped: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET}},
+		"newer than we know": {99, Fence{ABI: 99, FS: 1<<17 - 1, Scoped: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := PlanFence(c.abi, c.errata); got != c.want {
+			if got := PlanFence(c.abi); got != c.want {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
@@ -45,69 +42,11 @@ func TestADescriptorIsReopenedAsItWasOpened(t *testing.T) {
 		"on a kernel with the first": {1, unix.O_RDWR, r | w},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := PlanFence(c.abi, 0).FileAccess(c.flags); got != c.want {
+			if got := PlanFence(c.abi).FileAccess(c.flags); got != c.want {
 				t.Errorf("got %#x, want %#x", got, c.want)
 			}
 		})
 	}
-}
-
-// Within the scope processes signal each other, and what is in a fence inside the scope signals what is only in the scope, as the
-// app does process 1; nothing outside takes any.
-func TestSignalsHaveAScope(t *testing.T) {
-	abi, err := LandlockABI()
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := PlanFence(abi, LandlockErrata())
-	want := error(unix.EPERM)
-	if !f.Signals { // this kernel has none that threads are free of
-		want = nil
-	}
-	outside := exec.Command("sleep", "100")
-	if err := outside.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = outside.Process.Kill(); _ = outside.Wait() }()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends with the scope on it
-		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-			t.Error(err)
-			return
-		}
-		if err := unix.Kill(outside.Process.Pid, 0); err != nil {
-			t.Errorf("before: %v", err)
-		}
-		if err := f.ScopeSignals(); err != nil {
-			t.Error(err)
-			return
-		}
-		scope, err := os.StartProcess("/bin/sleep", []string{"sleep", "100"}, &os.ProcAttr{})
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		set, err := Fence{ABI: f.ABI, FS: f.FS}.Rules()
-		if err == nil {
-			err = set.Restrict()
-		}
-		if err != nil {
-			t.Error(err)
-		}
-		if err := unix.Kill(outside.Process.Pid, unix.SIGCONT); err != want {
-			t.Errorf("a signal to a process outside: %v, want %v", err, want)
-		}
-		if err := unix.Tgkill(os.Getpid(), os.Getpid(), unix.SIGURG); err != nil {
-			t.Errorf("a signal to a thread of this process outside: %v", err)
-		}
-		if err := unix.Kill(scope.Pid, unix.SIGKILL); err != nil {
-			t.Errorf("a signal to a process inside: %v", err)
-		}
-		_, _ = scope.Wait()
-	}()
-	<-done
 }
 
 // BenchmarkFence makes the rules of one sandbox; what remains at a start is one landlock_restrict_self(2).
@@ -122,7 +61,7 @@ func BenchmarkFence(b *testing.B) {
 	}
 	defer unix.Close(fd)
 	for b.Loop() {
-		set, err := PlanFence(abi, 0).Rules()
+		set, err := PlanFence(abi).Rules()
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -150,7 +89,7 @@ func benchmarkOpen(b *testing.B, fenced bool) {
 				if err != nil {
 					return err
 				}
-				set, err := PlanFence(abi, 0).Rules()
+				set, err := PlanFence(abi).Rules()
 				if err != nil {
 					return err
 				}
