@@ -123,8 +123,9 @@ func (f *foreground) run(ctx context.Context) error {
 		default:
 		}
 	}
-	if !exited {
-		defer signal.Stop(signals)
+	if !exited { // else whisk ends, too, and asking the Go runtime to let go of signals would take as long as asking for them
+		signal.Stop(signals)
+		close(signals)
 	}
 	switch {
 	case detached.Load():
@@ -133,7 +134,7 @@ func (f *foreground) run(ctx context.Context) error {
 		return nil
 	case exited && code != 0:
 		return status(code)
-	case exited: // whisk ends, too, and asking the Go runtime to let go of signals would take as long as asking for them
+	case exited:
 		return nil
 	case killed.Load() != 0:
 		return status(128 + int(killed.Load()))

@@ -25,8 +25,9 @@ const (
 	// lowPIDs are numbers that the kernel gives out only once (RESERVED_PIDS): a sandbox may have so many processes
 	// fewer than its pid_max says.
 	lowPIDs = 300
-	// maxSharedFiles bounds the files in /dev/shm, of 64 MB: each takes about 1 kB of the kernel's memory beside.
-	maxSharedFiles = 16384
+	// tmpfsFile is how much of a tmpfs's size there is for each file, which takes about 1 kB of the kernel's memory beside.
+	tmpfsFile     = 4 << 10
+	minTmpfsFiles = 1024
 )
 
 // ControlLimits are an app's limits that only a control group can keep.
@@ -123,10 +124,10 @@ func boundProcesses(s *script, limits []rlimit) {
 	s.add("leave /proc", mustWork, unix.SYS_CHDIR, "/")
 }
 
-// sharedFiles is how many files /dev/shm takes; 0 is no bound, tmpfs(5).
-func sharedFiles() int {
+// tmpfsFiles is how many files a tmpfs of this size takes, in bytes; 0 is no bound, tmpfs(5).
+func tmpfsFiles(size int64) string {
 	if !wall.Up("inode limit") {
-		return 0
+		return "0"
 	}
-	return maxSharedFiles
+	return strconv.FormatInt(max(size/tmpfsFile, minTmpfsFiles), 10)
 }

@@ -5,8 +5,6 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // Mounts are made detached and put in place by descriptor (open_tree, fsopen, move_mount: kernel 5.2;
@@ -89,10 +87,7 @@ func move(mount, target int) error {
 func newTmpfs(attrs int, size int64, mode uint32) (int, error) {
 	options := []string{"mode", strconv.FormatUint(uint64(mode), 8)}
 	if size > 0 {
-		options = append(options, "size", strconv.FormatInt(size, 10))
-		if wall.Up("inode limit") {
-			options = append(options, "nr_inodes", strconv.FormatInt(max(size>>12, 1024), 10))
-		}
+		options = append(options, "size", strconv.FormatInt(size, 10), "nr_inodes", tmpfsFiles(size))
 	}
 	return newMount("tmpfs", attrs, options...)
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -264,7 +263,7 @@ func (b *builder) dev() error {
 		options      []string
 	}{
 		{"pts", "devpts", unix.DEVPTS_SUPER_MAGIC, unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, pts},
-		{"shm", "tmpfs", unix.TMPFS_MAGIC, quiet, []string{"mode", "1777", "size", "65536k", "nr_inodes", strconv.Itoa(sharedFiles())}},
+		{"shm", "tmpfs", unix.TMPFS_MAGIC, quiet, []string{"mode", "1777", "size", "65536k", "nr_inodes", tmpfsFiles(64 << 20)}},
 		{"mqueue", "mqueue", mqueueMagic, quiet, nil},
 	} {
 		fd, err := newMount(m.fstype, m.attrs, m.options...)

@@ -323,7 +323,7 @@ func readTries() (t tries) {
 func tryAs(host, fresh tries) {
 	for i, name := range triesSettings {
 		if host[i] != fresh[i] {
-			_ = os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(host[i]), 0)
+			_ = procfs.Write("/proc/sys/net/ipv4/"+name, host[i])
 		}
 	}
 }
@@ -333,7 +333,7 @@ func tryAs(host, fresh tries) {
 // remembered connection's (tcp_v4_early_demux), and what belongs to a socket is not forwarded: it would never get to
 // the uplink.
 func forgetEnded() error {
-	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_max_tw_buckets", []byte("0"), 0); err != nil {
+	if err := procfs.Write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "0"); err != nil {
 		return fmt.Errorf("keeping ended connections from being remembered: %w", err)
 	}
 	return nil
