@@ -16,7 +16,7 @@ import (
 	_ "github.com/whisk-sandbox/whisk/internal/prefault"
 	"github.com/whisk-sandbox/whisk/launcher"
 	keeperstage "github.com/whisk-sandbox/whisk/launcher/keeper"
-	"github.com/whisk-sandbox/whisk/userns"
+	"github.com/whisk-sandbox/whisk/launcher/keeper/early"
 )
 
 // Set by the linker, for a release from its tag and commit.
@@ -26,16 +26,11 @@ var (
 	date    string // RFC 3339
 )
 
-// What is over in a moment is over before collecting garbage would pay. What goes on collects as Go does; a keeper knows when.
-const (
-	startGC = 400 // percent
-	startup = 200 * time.Millisecond
-)
+// startup is what a process of whisk has for what it does in a moment, without collecting garbage as often as Go does (package
+// prefault). What goes on after that collects as Go does; a keeper knows when.
+const startup = 200 * time.Millisecond
 
-func main() {
-	debug.SetGCPercent(startGC)
-	os.Exit(run())
-}
+func main() { os.Exit(run()) }
 
 // run dispatches the hidden stages, by the name this process was started with, before anything else.
 func run() int {
@@ -59,10 +54,11 @@ func run() int {
 		}
 		return 0
 	}
-	if err := userns.LeaveSpare(); err != nil {
+	if err := early.LeaveSpare(); err != nil {
 		fmt.Fprintln(os.Stderr, "whisk:", err)
 		return launcher.ExitWhisk
 	}
+	defer early.Leave() // one that was not needed was still killed
 	return cli.Main(context.Background(), cli.Invocation{
 		Version: version, Commit: commit, Date: date, Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 	})

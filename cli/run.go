@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/launcher/keeper"
+	"github.com/whisk-sandbox/whisk/launcher/keeper/early"
 )
 
 type runCmd struct {
@@ -45,7 +47,7 @@ func (r *runCmd) run(ctx context.Context, c *call) error {
 	}
 	s := c.surroundings()
 	s.egress = user.Egress
-	spec, err := r.spec(launcher.NewID(), s)
+	spec, err := r.spec(cmp.Or(early.Network(), launcher.NewID()), s)
 	if err != nil {
 		return err
 	}

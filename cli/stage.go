@@ -13,6 +13,7 @@ import (
 
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/userns"
+	"github.com/whisk-sandbox/whisk/userns/birth"
 )
 
 // StageName is argv[0] of a command that runs again inside the user namespace.
@@ -71,7 +72,7 @@ func (c *call) startStage(ctx context.Context, stdout *os.File, d stageDocument)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	defer signal.Stop(signals)
-	p, err := m.Start(ctx, userns.Stage{
+	p, err := m.Start(ctx, birth.Stage{
 		Name: StageName, Env: os.Environ(), Files: []*os.File{r},
 		Stdin: c.in, Stdout: stdout, Stderr: c.err, Pdeathsig: unix.SIGTERM,
 	})

@@ -194,10 +194,10 @@ func (w *watcher) event(ctx context.Context, ev keeper.Event, began time.Time) {
 	switch ev.Type {
 	case keeper.EventStarted:
 		at := ""
-		if ev.Record != nil && ev.Record.IPv4 != "" {
-			at = " at " + ev.Record.IPv4
+		if ev.IPv4 != "" {
+			at = " at " + ev.IPv4
 		}
-		w.warnf("%s: started%s%s", ev.App, at, publishedText(ev.Record))
+		w.warnf("%s: started%s%s", ev.App, at, publishedText(ev.Ports))
 		w.watch(ctx, ev, began)
 	case keeper.EventKept:
 		w.warnf("%s: runs already", ev.App)
@@ -224,19 +224,16 @@ func (w *watcher) event(ctx context.Context, ev keeper.Event, began time.Time) {
 }
 
 // publishedText tells where an app is reached.
-func publishedText(r *launcher.Record) string {
-	if r == nil || len(r.Ports) == 0 {
+func publishedText(ports []launcher.PublishedPort) string {
+	if len(ports) == 0 {
 		return ""
 	}
-	return ", published on " + strings.Join(portTexts(r.Ports), ", ")
+	return ", published on " + strings.Join(portTexts(ports), ", ")
 }
 
 // watch shows an app's output from now on, once.
 func (w *watcher) watch(ctx context.Context, ev keeper.Event, began time.Time) {
 	id := ev.ID
-	if id == "" && ev.Record != nil {
-		id = ev.Record.ID
-	}
 	w.mu.Lock()
 	seen := w.shown[id]
 	w.shown[id] = true

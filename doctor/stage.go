@@ -17,6 +17,7 @@ import (
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/slirp"
 	"github.com/whisk-sandbox/whisk/userns"
+	"github.com/whisk-sandbox/whisk/userns/birth"
 )
 
 // StageName is argv[0] of the process that tries things in namespaces of its own.
@@ -65,7 +66,7 @@ func runStage(ctx context.Context, dirs launcher.Dirs, place string) (*Inside, e
 		return nil, fmt.Errorf("make stage document: %w", err)
 	}
 	defer take.Close()
-	p, err := ids.Start(ctx, userns.Stage{
+	p, err := ids.Start(ctx, birth.Stage{
 		Name: StageName, Env: os.Environ(), Files: []*os.File{in}, Stdout: out,
 		Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL,
 	})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/whisk-sandbox/whisk/internal/testuser"
 	"github.com/whisk-sandbox/whisk/userns"
+	"github.com/whisk-sandbox/whisk/userns/birth"
 )
 
 // The suite runs where the package does: as root of an ordinary user's namespace.
@@ -58,7 +59,7 @@ func inNamespace() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	p, err := m.Start(context.Background(), userns.Stage{
+	p, err := m.Start(context.Background(), birth.Stage{
 		Name: suiteStage, Args: os.Args[1:], Env: os.Environ(),
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Pdeathsig: 9,
 	})

@@ -47,7 +47,7 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 		}
 		if !child.orphan {
 			// The app is process 1 and need not know how to reap.
-			pid, h, err := birth(child)
+			pid, h, err := bear(child)
 			if err != nil {
 				return err
 			}
@@ -56,7 +56,7 @@ func (s *Sandbox) Exec(spec *ExecSpec, stdio Stdio) (*Process, error) {
 			return nil
 		}
 		s.more.expect()
-		pid, h, err := birth(child)
+		pid, h, err := bear(child)
 		if err == nil {
 			p = &Process{pid: pid, h: h, done: make(chan struct{})}
 		}

@@ -66,7 +66,7 @@ func forkAndDie(t *testing.T, delay string) {
 		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 	}()
 	held := os.NewFile(3, "held")
-	_, _, err = birth(born{stdio: &[3]*os.File{held, held, held}, app: func(s *script) {
+	_, _, err = bear(born{stdio: &[3]*os.File{held, held, held}, app: func(s *script) {
 		s.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
 		meetKeeper(s, -1)
 		s.add("execute", tryNext, unix.SYS_EXECVE, "/bin/sleep", []string{"sleep", "60"}, []string(nil))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,6 +29,9 @@ type command struct {
 	oom     *int // OOM score, proc_pid_oom_score_adj(5); nil: the login's
 }
 
+// timerSlack is what the kernel gives a process that nobody has given another, in nanoseconds, PR_SET_TIMERSLACK(2const).
+const timerSlack = 50_000
+
 // setOOMScore is the step of a start that a login's rights may not allow.
 const setOOMScore = "set OOM score"
 
@@ -50,7 +54,8 @@ func appScript(s *script, c *command) {
 		s.writeProc(setOOMScore, "self/oom_score_adj", value, fd)
 	}
 	c.lone.makeScript(s)
-	s.add("set umask", mayFail, unix.SYS_UMASK, 0o022) // it returns the old one and cannot fail
+	s.add("set timer slack", mayFail, unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, timerSlack) // the keeper has more
+	s.add("set umask", mayFail, unix.SYS_UMASK, 0o022)                                    // it returns the old one and cannot fail
 	if !c.rights.NoNewPrivs {
 		addFilter(s, c.rights) // while CAP_SYS_ADMIN is still there, seccomp(2)
 	}
@@ -87,8 +92,9 @@ func appScript(s *script, c *command) {
 		addFilter(s, c.rights)
 	}
 	s.add("enter working directory", mustWork, unix.SYS_CHDIR, c.workdir)
+	argv, env := s.word(c.argv), s.word(c.env)
 	for _, file := range candidates(c.argv[0], c.env) {
-		s.add("execute", tryNext, unix.SYS_EXECVE, file, c.argv, c.env)
+		s.add("execute", tryNext, unix.SYS_EXECVE, file, argv, env)
 	}
 }
 
@@ -225,77 +231,124 @@ type born struct {
 	keep []int
 }
 
-// birth forks a child on the calling thread and waits until it has executed its program or is ready as init. It returns
+// bear forks a child on the calling thread and waits until it has executed its program or is ready as init. It returns
 // the child's pid, an orphan's as its own pid namespace counts, and a handle, which the caller must close.
-func birth(b born) (pid int, h *handle, err error) {
-	sync, err := highPair()
+func bear(b born) (pid int, h *handle, err error) {
+	u, err := b.prepare()
 	if err != nil {
 		return 0, nil, err
 	}
-	defer closeFD(&sync[0])
-	defer closeFD(&sync[1])
+	defer u.close()
+	return u.fork()
+}
+
+// unborn is a child whose script is written, and what the script needs.
+type unborn struct {
+	born
+	script script
+	sync   [2]int
+	fds    []int // to close: the keeper's pidfd, then the standard streams and what else the script uses
+}
+
+// prepare writes the script. It may be done on any thread and well before the fork: once there has been one, whatever this
+// process writes to must be copied first.
+func (b born) prepare() (_ *unborn, err error) {
+	u := &unborn{born: b, sync: [2]int{-1, -1}}
+	defer func() {
+		if err != nil {
+			u.close()
+		}
+	}()
+	if u.sync, err = highPair(); err != nil {
+		return nil, err
+	}
 	keeper, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
-		return 0, nil, fmt.Errorf("open the keeper: %w", err)
+		return nil, fmt.Errorf("open the keeper: %w", err)
 	}
-	defer unix.Close(keeper)
-	var fds [3]int
+	u.fds = append(u.fds, keeper)
+	duplicate := func(file *os.File, what string) (int, error) {
+		fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 10)
+		if err != nil {
+			return -1, fmt.Errorf("duplicate %s: %w", what, err)
+		}
+		u.fds = append(u.fds, fd)
+		return fd, nil
+	}
+	var streams [3]int
 	if b.stdio != nil {
 		for i, file := range b.stdio {
-			fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 10)
-			if err != nil {
-				return 0, nil, fmt.Errorf("duplicate standard stream: %w", err)
+			if streams[i], err = duplicate(file, "standard stream"); err != nil {
+				return nil, err
 			}
-			defer unix.Close(fd)
-			fds[i] = fd
 		}
 	}
-	var s script
+	s := &u.script
 	if b.away != nil {
 		if s.apart, err = newApart(); err != nil {
-			return 0, nil, err
+			return nil, err
 		}
 	}
-	defer s.release()
+	s.calls = make([]call, 0, roomForCalls)
 	// Reports must find their descriptor from the first call on.
-	s.add("set sync socket", mayFail, unix.SYS_DUP3, sync[1], syncFD, unix.O_CLOEXEC)
+	s.add("set sync socket", mayFail, unix.SYS_DUP3, u.sync[1], syncFD, unix.O_CLOEXEC)
 	if !b.orphan { // which dies with process 1, and whose parent ends at once
 		s.add("die with the keeper", mustWork, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, int(unix.SIGKILL))
 	}
 	if b.away == nil { // where it is closed already
-		s.add("close the keeper's socket", mustWork, unix.SYS_CLOSE, sync[0])
+		s.add("close the keeper's socket", mustWork, unix.SYS_CLOSE, u.sync[0])
 	}
-	meetKeeper(&s, keeper)
+	meetKeeper(s, keeper)
 	// Until it executes, it is a copy of the keeper, whose memory is nobody's business in the sandbox.
 	s.add("guard memory", mustWork, unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, dumpable())
 	if b.procs != nil {
-		fd, err := unix.FcntlInt(b.procs.Fd(), unix.F_DUPFD_CLOEXEC, 10)
+		fd, err := duplicate(b.procs, "control group")
 		if err != nil {
-			return 0, nil, fmt.Errorf("duplicate control group: %w", err)
+			return nil, err
 		}
-		defer unix.Close(fd)
-		b.keep = append(b.keep, fd)
 		s.add("enter control group", mustWork, unix.SYS_WRITE, fd, "0", 1)
 		s.add("make cgroup namespace", mustWork, unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
 	}
 	if b.root != nil {
-		b.root(&s)
+		b.root(s)
 	}
 	if b.app == nil {
 		s.add("set pipe to tell on", mustWork, unix.SYS_DUP3, b.told, toldFD, unix.O_CLOEXEC)
 		// The rest, and with it the sync socket, last of all.
 		s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, toldFD+1, uintptr(^uint32(0)), 0)
 		s.add("name init", mayFail, unix.SYS_PRCTL, unix.PR_SET_NAME, "whisk-init")
-		addCaps(&s, 1<<unix.CAP_KILL)
+		addCaps(s, 1<<unix.CAP_KILL)
 	} else {
-		streamsScript(&s, fds)
-		b.app(&s)
+		streamsScript(s, streams)
+		b.app(s)
 	}
-	if b.away != nil {
-		pid, h, err = s.forkAway(b.away, b.orphan, append(b.keep, sync[1], keeper, fds[0], fds[1], fds[2]))
+	return u, nil
+}
+
+// roomForCalls is for the longest script of a plain sandbox.
+const roomForCalls = 160
+
+// close lets go of what was prepared.
+func (u *unborn) close() {
+	if u == nil {
+		return
+	}
+	closeFD(&u.sync[0])
+	closeFD(&u.sync[1])
+	for _, fd := range u.fds {
+		unix.Close(fd)
+	}
+	u.fds = nil
+	u.script.release()
+}
+
+// fork is bear of what was prepared; once. The sandbox's thread calls it.
+func (u *unborn) fork() (pid int, h *handle, err error) {
+	if u.away != nil {
+		pid, h, err = u.script.forkAway(u.away, u.orphan, slices.Concat(u.keep, []int{u.sync[1]}, u.fds))
 	} else {
-		f := &family{calls: s.calls, init: b.app == nil, flags: b.flags, app: b.appPID}
-		pid, h, err = f.begin(b)
+		f := &family{calls: u.script.calls, init: u.app == nil, flags: u.flags, app: u.appPID}
+		pid, h, err = f.begin(u.born)
 	}
 	if err != nil {
 		return 0, nil, err
@@ -305,10 +358,10 @@ func birth(b born) (pid int, h *handle, err error) {
 			h.close()
 		}
 	}()
-	closeFD(&sync[1])
-	r, n, err := meetChild(sync[0], h.fd)
+	closeFD(&u.sync[1])
+	r, n, err := meetChild(u.sync[0], h.fd)
 	if err != nil {
-		if err == errStopped && !b.orphan {
+		if err == errStopped && !u.orphan {
 			_ = waitFor(pid)
 		}
 		return 0, h, err
@@ -316,13 +369,13 @@ func birth(b born) (pid int, h *handle, err error) {
 	if n == 0 {
 		return pid, h, nil
 	}
-	if !b.orphan {
+	if !u.orphan {
 		_ = waitFor(pid)
 	}
-	if n != len(r.bytes()) || int(r.Index) >= len(s.calls) {
+	if n != len(r.bytes()) || int(r.Index) >= len(u.script.calls) {
 		return 0, h, errDiedEarly
 	}
-	return 0, h, startError(s.calls[r.Index], unix.Errno(r.Errno), b.name)
+	return 0, h, startError(u.script.calls[r.Index], unix.Errno(r.Errno), u.name)
 }
 
 // begin forks the child in the way that b asks for.

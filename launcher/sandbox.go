@@ -270,26 +270,38 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 			one.stdio, one.app = (*[3]*os.File)(&stdio), app
 		}
 		var told *os.File
+		listening := false
+		second := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), app: app, name: c.argv[0], orphan: true}
+		var prepared *unborn
 		if !c.first {
 			var w int
 			if told, w, err = pipeToTell(); err != nil {
 				return err
 			}
 			defer unix.Close(w)
+			defer func() {
+				if !listening {
+					told.Close()
+				}
+			}()
 			one.told, one.appPID = w, appPID()
+			if one.appPID == 2 {
+				second.tid = 3
+			}
 			if s.goesAway() { // the process in between takes a number
 				one.appPID = 3
+			} else if prepared, err = second.prepare(); err != nil {
+				return err
 			}
+			defer func() { prepared.close() }()
 		}
 		var first *handle
-		if s.pid, first, err = birth(one); err != nil {
-			if told != nil {
-				told.Close()
-			}
+		if s.pid, first, err = bear(one); err != nil {
 			return err
 		}
 		s.app, pidns = first, one.flags
 		if told != nil {
+			listening = true
 			go func() { defer told.Close(); s.more.listen(told) }()
 		}
 		// Later commands of this thread are born in the same pid namespace.
@@ -312,11 +324,13 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 		if c.first {
 			return nil
 		}
-		second := born{procs: s.procs, stdio: (*[3]*os.File)(&stdio), app: app, name: c.argv[0], orphan: true, away: s.pidns}
-		if one.appPID == 2 {
-			second.tid = 3
+		if prepared == nil {
+			second.away = s.pidns
+			if prepared, err = second.prepare(); err != nil {
+				return err
+			}
 		}
-		_, h, err := birth(second)
+		_, h, err := prepared.fork()
 		if err != nil {
 			return err
 		}

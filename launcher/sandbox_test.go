@@ -17,6 +17,7 @@ import (
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/internal/testuser"
 	"github.com/whisk-sandbox/whisk/userns"
+	"github.com/whisk-sandbox/whisk/userns/birth"
 )
 
 // stageName is the test binary's own hidden stage: it runs one sandbox inside a user namespace.
@@ -133,7 +134,7 @@ func runHost(t *testing.T, edit func(*job), argv ...string) (string, int) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	p, err := m.Start(context.Background(), userns.Stage{Name: stageName, Env: os.Environ(), Files: []*os.File{in}, Stdout: outw, Stderr: outw})
+	p, err := m.Start(context.Background(), birth.Stage{Name: stageName, Env: os.Environ(), Files: []*os.File{in}, Stdout: outw, Stderr: outw})
 	if err != nil {
 		t.Fatal(err)
 	}

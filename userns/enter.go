@@ -1,14 +1,13 @@
 package userns
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"strconv"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/userns/birth"
 )
 
 // Enter is the first thing a stage does: it waits until the parent has mapped the namespace, and makes this process
@@ -16,11 +15,11 @@ import (
 // capability, none of them inheritable or ambient; mounts of the host go on to arrive here, and none of ours go
 // there. All threads are changed. A parent that died and a machine that withholds the rights are errors.
 func Enter() error {
-	word, err := awaitMaps()
+	single, err := birth.Await()
 	if err != nil {
 		return fmt.Errorf("entering the user namespace: %w", err)
 	}
-	if word == mapped {
+	if !single {
 		if err := syscall.Setgroups(nil); err != nil {
 			return diagnose(StepPrivilege, fmt.Errorf("setgroups: %w", err))
 		}
@@ -43,31 +42,6 @@ func Enter() error {
 		return diagnose(StepPrivilege, fmt.Errorf("making mounts private: %w", err))
 	}
 	return nil
-}
-
-// awaitMaps reads the parent's word.
-func awaitMaps() (byte, error) {
-	fd, err := strconv.Atoi(os.Getenv(syncVariable))
-	if err != nil {
-		return 0, errors.New("this process was not started as a stage of whisk")
-	}
-	if err := os.Unsetenv(syncVariable); err != nil {
-		return 0, err
-	}
-	defer syscall.Close(fd)
-	var word [1]byte
-	for {
-		n, err := syscall.Read(fd, word[:])
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err != nil:
-			return 0, fmt.Errorf("waiting for the id maps: %w", err)
-		case n == 0:
-			return 0, errors.New("waiting for the id maps: whisk ended before it wrote them")
-		}
-		return word[0], nil
-	}
 }
 
 // keepToSelf empties the inheritable set of all threads, and with it the ambient set, which is part of it

@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/whisk-sandbox/whisk/userns/birth"
 )
 
 // refusal enters a namespace, builds a wall there, and says what try runs into.
@@ -42,12 +44,12 @@ func setMax(n string) error { return os.WriteFile("/proc/sys/user/max_user_names
 // nested starts one stage that stays, and a second one where there is room for one.
 func nested() error {
 	m := Map{UIDs: []Range{{0, 0, 1}}, GIDs: []Range{{0, 0, 1}}, Single: true}
-	p, err := m.Start(context.Background(), Stage{Name: "stage-sleep", Pdeathsig: syscall.SIGKILL})
+	p, err := m.Start(context.Background(), birth.Stage{Name: "stage-sleep", Pdeathsig: syscall.SIGKILL})
 	if err != nil {
 		return err
 	}
-	_, err = m.Start(context.Background(), Stage{Name: "stage-sleep", Pdeathsig: syscall.SIGKILL})
-	return errors.Join(err, p.Kill(), p.gone())
+	_, err = m.Start(context.Background(), birth.Stage{Name: "stage-sleep", Pdeathsig: syscall.SIGKILL})
+	return errors.Join(err, p.End())
 }
 
 // refuseUserNamespaces is the wall that container engines build: clone(2) with CLONE_NEWUSER is EPERM.
@@ -92,7 +94,7 @@ func TestRefusalsOfTheKernelAreNamed(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer out.Close()
-			p, err := m.Start(t.Context(), Stage{Name: stage, Stdout: outs, Stderr: os.Stderr})
+			p, err := m.Start(t.Context(), birth.Stage{Name: stage, Stdout: outs, Stderr: os.Stderr})
 			outs.Close()
 			if err != nil {
 				t.Fatal(err)
@@ -119,7 +121,7 @@ func TestHelpersWithoutPowerAreNamed(t *testing.T) {
 }
 
 func TestMissingFolderIsNoRefusal(t *testing.T) {
-	_, err := find(t).Start(t.Context(), Stage{Name: "stage-enter", Dir: "/nowhere"})
+	_, err := find(t).Start(t.Context(), birth.Stage{Name: "stage-enter", Dir: "/nowhere"})
 	var e *Error
 	if err == nil || errors.As(err, &e) || !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("Start in a folder that is not there: %v, want plain ENOENT", err)

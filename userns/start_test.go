@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/whisk-sandbox/whisk/internal/testuser"
+	"github.com/whisk-sandbox/whisk/userns/birth"
 	"golang.org/x/sys/unix"
 )
 
@@ -56,7 +57,7 @@ func parent() error {
 	if err != nil {
 		return err
 	}
-	p, err := m.Start(context.Background(), Stage{Name: "stage-sleep", Stdout: os.Stdout, Pdeathsig: syscall.SIGKILL})
+	p, err := m.Start(context.Background(), birth.Stage{Name: "stage-sleep", Stdout: os.Stdout, Pdeathsig: syscall.SIGKILL})
 	if err != nil {
 		return err
 	}
@@ -150,7 +151,7 @@ func stageIsRoot(t *testing.T, m Map) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := m.Start(t.Context(), Stage{
+	p, err := m.Start(t.Context(), birth.Stage{
 		Name: "stage-report", Env: []string{"A=b"}, Files: []*os.File{given}, Stdout: outs, Stderr: os.Stderr,
 		Cloneflags: syscall.CLONE_NEWUTS, Setsid: true, Dir: "/",
 	})
@@ -197,7 +198,7 @@ func stageIsRoot(t *testing.T, m Map) {
 				t.Errorf("thread %s = %s, want none", key, value)
 			}
 		default:
-			if want := fmt.Sprintf("%016x", uint64(1)<<len(everyCapability())-1); value != want && os.Getuid() != 0 {
+			if want := everyCapability(t); value != want && os.Getuid() != 0 {
 				t.Errorf("thread %s = %s, want %s", key, value, want)
 			}
 		}
@@ -208,6 +209,18 @@ func stageIsRoot(t *testing.T, m Map) {
 	if s.File != "hello" || !s.Session || s.Dir != "/" {
 		t.Errorf("descriptor 3 = %q, own session = %v, dir = %q", s.File, s.Session, s.Dir)
 	}
+}
+
+// everyCapability is the set of all that this kernel knows, as proc(5) shows one.
+func everyCapability(t *testing.T) string {
+	t.Helper()
+	var last int
+	if b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap"); err != nil {
+		t.Fatal(err)
+	} else if _, err := fmt.Sscan(string(b), &last); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%016x", uint64(1)<<(last+1)-1)
 }
 
 func TestStageDiesWithItsParent(t *testing.T) {
@@ -260,7 +273,7 @@ func TestUnmappedStageEndsWithoutItsParent(t *testing.T) {
 	var said bytes.Buffer
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args, cmd.ExtraFiles, cmd.Stderr = []string{"stage-enter"}, []*os.File{wait}, &said
-	cmd.Env = []string{syncVariable + "=3"}
+	cmd.Env = []string{"WHISK_USERNS_SYNC=3"}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +285,7 @@ func TestUnmappedStageEndsWithoutItsParent(t *testing.T) {
 
 func TestKillAndCancel(t *testing.T) {
 	m := find(t)
-	p, err := m.Start(t.Context(), Stage{Name: "stage-sleep"})
+	p, err := m.Start(t.Context(), birth.Stage{Name: "stage-sleep"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +300,7 @@ func TestKillAndCancel(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := m.Start(ctx, Stage{Name: "stage-sleep"}); !m.Single && os.Getuid() != 0 && !errors.Is(err, context.Canceled) {
+	if _, err := m.Start(ctx, birth.Stage{Name: "stage-sleep"}); !m.Single && os.Getuid() != 0 && !errors.Is(err, context.Canceled) {
 		t.Errorf("Start after cancel: %v, want %v", err, context.Canceled)
 	}
 }
@@ -320,7 +333,7 @@ func TestHelperRefusalIsQuoted(t *testing.T) {
 		return // root writes its maps itself
 	}
 	m := Map{UIDs: []Range{{0, uint32(os.Getuid()), 1}, {1, 5, 10}}, GIDs: []Range{{0, uint32(os.Getgid()), 1}}}
-	_, err := m.Start(t.Context(), Stage{Name: "stage-enter"})
+	_, err := m.Start(t.Context(), birth.Stage{Name: "stage-enter"})
 	var e *Error
 	if !errors.As(err, &e) || e.Cause != CauseHelperRefused || !strings.Contains(e.Error(), "not allowed") || strings.Contains(e.Error(), "\n") {
 		t.Errorf("Start with ids that are not ours: %v", err)
@@ -334,7 +347,7 @@ func TestManyStagesAtOnceLeaveNothing(t *testing.T) {
 	failed := make(chan error)
 	for range 8 {
 		go func() {
-			p, err := m.Start(t.Context(), Stage{Name: "stage-enter", Stderr: os.Stderr})
+			p, err := m.Start(t.Context(), birth.Stage{Name: "stage-enter", Stderr: os.Stderr})
 			if err == nil {
 				var status syscall.WaitStatus
 				if status, err = p.Wait(); status != 0 {
@@ -361,7 +374,7 @@ func BenchmarkStart(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		p, err := m.Start(b.Context(), Stage{Name: "stage-enter", Stderr: os.Stderr})
+		p, err := m.Start(b.Context(), birth.Stage{Name: "stage-enter", Stderr: os.Stderr})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -2,7 +2,7 @@
 
 package prefault
 
-import "unsafe"
+import "unsafe" // for go:linkname, too
 
 const (
 	hugePage      = 14 // MADV_HUGEPAGE
@@ -27,6 +27,12 @@ func data() (start, end uintptr)
 // every frame in tables that are touched for nothing else.
 func Stack()
 
+// startGC is how much garbage there may be, in percent of the rest, debug.SetGCPercent.
+const startGC = 400
+
+//go:linkname setGCPercent runtime/debug.setGCPercent
+func setGCPercent(percent int32) int32
+
 // region is memory between two addresses.
 type region struct{ start, end uintptr }
 
@@ -38,6 +44,8 @@ var allocated []byte
 
 func init() {
 	Stack() // the main goroutine's
+	// What is over in a moment is over before collecting garbage would pay. It takes stopping all threads: later there are some.
+	setGCPercent(startGC)
 	near := address(make([]byte, 64))
 	advised.near = region{near, near&^(cache-1) + cache}
 	advise(advised.near, populateWrite)

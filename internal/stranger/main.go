@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whisk-sandbox/whisk/userns"
+	"github.com/whisk-sandbox/whisk/userns/birth"
 )
 
 const (
@@ -56,7 +57,7 @@ func run() (int, error) {
 	if m.Single {
 		return 0, fmt.Errorf("there is no other id to take: %v", m.Why)
 	}
-	p, err := m.Start(context.Background(), userns.Stage{
+	p, err := m.Start(context.Background(), birth.Stage{
 		Name: stageName, Args: args, Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Pdeathsig: syscall.SIGKILL,
 	})
 	if err != nil {

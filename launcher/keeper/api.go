@@ -8,15 +8,15 @@ import (
 
 // Event is one line of a keeper's reply.
 type Event struct {
-	Type   string           `json:"type"`             // one of the Event constants
-	App    string           `json:"app,omitempty"`    // the app's name, in a project
-	ID     string           `json:"id,omitempty"`     // the sandbox
-	Exec   string           `json:"exec,omitempty"`   // the further command, for SignalExec
-	Text   string           `json:"text,omitempty"`   // for a person
-	Code   int              `json:"code,omitempty"`   // EventExited: the exit code
-	Record *launcher.Record `json:"record,omitempty"` // EventStarted
-	Error  *launcher.Error  `json:"error,omitempty"`  // EventError
-	// Ports are set with EventPublished and EventUnpublished.
+	Type  string          `json:"type"`            // one of the Event constants
+	App   string          `json:"app,omitempty"`   // the app's name, in a project
+	ID    string          `json:"id,omitempty"`    // the sandbox
+	Exec  string          `json:"exec,omitempty"`  // the further command, for SignalExec
+	Text  string          `json:"text,omitempty"`  // for a person
+	Code  int             `json:"code,omitempty"`  // EventExited: the exit code
+	IPv4  string          `json:"ipv4,omitempty"`  // up's EventStarted: the address of the sandbox; empty: it has none
+	Error *launcher.Error `json:"error,omitempty"` // EventError
+	// Ports are set with EventPublished, EventUnpublished and up's EventStarted.
 	Ports []launcher.PublishedPort `json:"ports,omitempty"`
 	// Network is set with EventNetwork.
 	Network *NetworkInfo `json:"network,omitempty"`
@@ -24,7 +24,7 @@ type Event struct {
 
 // The types of events.
 const (
-	EventStarted     = "started"     // the app runs; Record is set
+	EventStarted     = "started"     // the app runs
 	EventWaiting     = "waiting"     // an app waits for others to be ready; Text says which
 	EventReady       = "ready"       // the app is ready
 	EventExited      = "exited"      // the app has ended; Code is set

@@ -237,11 +237,14 @@ func TestKilledKeeperLeavesNothingRunning(t *testing.T) {
 	s := b.spec("sleep", "1000")
 	s.Remove, s.Name = false, "victim"
 	c := b.open(s)
-	var pid int
-	if err := c.RunDetached(t.Context(), s, func(ev Event) { pid = ev.Record.PID }); err != nil {
+	if err := c.RunDetached(t.Context(), s, nil); err != nil {
 		t.Fatal(err)
 	}
-	k, err := os.FindProcess(parent(t, pid))
+	rec, err := launcher.ReadRecord(b.dirs, s.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := os.FindProcess(parent(t, rec.PID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,15 +252,15 @@ func TestKilledKeeperLeavesNothingRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 1000 {
-		if dead(pid) {
+		if dead(rec.PID) {
 			break
 		}
 		time.Sleep(time.Millisecond)
 	}
-	if !dead(pid) {
+	if !dead(rec.PID) {
 		t.Error("process 1 outlives its keeper")
 	}
-	rec, err := launcher.Find(b.dirs, "victim", "")
+	rec, err = launcher.Find(b.dirs, "victim", "")
 	if err != nil || rec.State != launcher.Exited || rec.ExitCode != 137 {
 		t.Errorf("record: got %+v, %v", rec, err)
 	}
@@ -485,11 +488,14 @@ func TestTerminatedKeeperStopsItsSandboxes(t *testing.T) {
 	s := b.spec("sh", "-c", "trap 'exit 5' TERM; echo set; while :; do sleep 0.01; done")
 	s.Remove, s.Name = false, "polite"
 	c := b.open(s)
-	var pid int
-	if err := c.RunDetached(t.Context(), s, func(ev Event) { pid = ev.Record.PID }); err != nil {
+	if err := c.RunDetached(t.Context(), s, nil); err != nil {
 		t.Fatal(err)
 	}
-	k, err := os.FindProcess(parent(t, pid))
+	rec, err := launcher.ReadRecord(b.dirs, s.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := os.FindProcess(parent(t, rec.PID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -498,7 +504,7 @@ func TestTerminatedKeeperStopsItsSandboxes(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.nothingRuns()
-	rec, err := launcher.Find(b.dirs, "polite", "")
+	rec, err = launcher.Find(b.dirs, "polite", "")
 	if err != nil || rec.ExitCode != 5 {
 		t.Errorf("got %+v, %v", rec, err)
 	}

@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/whisk-sandbox/whisk/config"
-	"github.com/whisk-sandbox/whisk/internal/wall"
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/launcher/cgroup"
+	"github.com/whisk-sandbox/whisk/launcher/keeper/early"
 	"github.com/whisk-sandbox/whisk/userns"
 )
 
 // StageName is argv[0] of the keeper's stage.
-const StageName = "whisk-keeper"
+const StageName = early.StageName
 
 // stageVersion is the version of the document that a keeper is started with.
 const stageVersion = 1
@@ -84,29 +84,11 @@ func connect(ctx context.Context, dirs launcher.Dirs, network string, m userns.M
 }
 
 func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map, egress string) (net.Conn, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("make control connection: %w", err)
-	}
-	here, there := os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control")
-	defer here.Close()
-	in, out, err := os.Pipe()
-	if err != nil {
-		there.Close()
-		return nil, fmt.Errorf("make stage document: %w", err)
-	}
-	defer out.Close()
-	forked := false
-	defer func() {
-		if !forked {
-			there.Close()
-			in.Close()
-		}
-	}()
 	if len(egress) > maxStageEgress {
 		egress = "" // it comes with the request
 	}
-	doc := stage{Version: stageVersion, Dirs: dirs, Network: network, Egress: egress, Single: m.Single, Env: passOn(), UID: os.Getuid()}
+	doc := stage{Version: stageVersion, Dirs: dirs, Network: network, Egress: egress, Single: m.Single, Env: early.Environment(), UID: os.Getuid()}
+	var err error
 	if doc.Self, err = os.Readlink("/proc/self/exe"); err != nil {
 		return nil, fmt.Errorf("find whisk's own binary: %w", err)
 	}
@@ -121,33 +103,45 @@ func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map
 	if len(b) > os.Getpagesize()*15 { // a pipe takes 16 pages without a reader, pipe(7)
 		return nil, errors.New("encode stage document: too long")
 	}
-	if _, err := out.Write(b); err != nil {
+	k := early.Take(network)
+	start := func() error { return m.Admit(ctx, k.Process, StageName) }
+	if k == nil {
+		if k, err = early.New(network); err != nil {
+			return nil, err
+		}
+		start = func() error {
+			_, err := m.Start(ctx, k.Stage)
+			k.Begun()
+			return err
+		}
+	}
+	conn, err := give(k, b)
+	if err != nil {
+		return nil, errors.Join(err, k.End())
+	}
+	// The request is made and sent while the keeper comes up: it waits in the socket.
+	c := &bornConn{UnixConn: conn, started: make(chan error, 1)}
+	go func() { c.started <- start() }()
+	return c, nil
+}
+
+// give writes a keeper's document, and returns the first connection to it.
+func give(k *early.Keeper, document []byte) (*net.UnixConn, error) {
+	if _, err := k.Document.Write(document); err != nil {
 		return nil, fmt.Errorf("write stage document: %w", err)
 	}
-	out.Close()
-	s := userns.Stage{Name: StageName, Args: []string{network}, Env: doc.Env, Files: []*os.File{there, in}, Setsid: true, Dir: "/"}
-	if os.Getenv("WHISK_DEBUG") != "" {
-		s.Stderr = os.Stderr
-	}
-	conn, err := net.FileConn(here)
+	k.Document.Close()
+	conn, err := net.FileConn(k.Conn)
 	if err != nil {
 		return nil, fmt.Errorf("use control connection: %w", err)
 	}
+	k.Conn.Close()
 	uc, ok := conn.(*net.UnixConn)
 	if !ok {
 		conn.Close()
 		return nil, errors.New("use control connection: not a unix socket")
 	}
-	// The request is made and sent while the keeper comes up: it waits in the socket.
-	c := &bornConn{UnixConn: uc, started: make(chan error, 1)}
-	forked = true
-	go func() {
-		_, err := m.Start(ctx, s)
-		there.Close()
-		in.Close()
-		c.started <- err
-	}()
-	return c, nil
+	return uc, nil
 }
 
 // bornConn is the connection that a keeper is born with. If the keeper cannot be started it ends, and started says
@@ -155,15 +149,4 @@ func start(ctx context.Context, dirs launcher.Dirs, network string, m userns.Map
 type bornConn struct {
 	*net.UnixConn
 	started chan error
-}
-
-// passOn picks the variables that a keeper needs; the rest of the caller's environment is none of its business.
-func passOn() []string {
-	var env []string
-	for _, name := range append(wall.Environment(), "HOME", "PATH", "TMPDIR", "LANG", "GOCOVERDIR", "WHISK_TEST_ID") {
-		if v, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+v)
-		}
-	}
-	return env
 }

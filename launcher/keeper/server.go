@@ -303,7 +303,7 @@ func (s *server) handleRun(r *http.Request, out *reply) error {
 		m.drop()
 		return err
 	}
-	out.send(Event{Type: EventStarted, ID: m.rec.ID, Record: m.snapshot()})
+	out.send(Event{Type: EventStarted, ID: m.rec.ID})
 	select {
 	case <-m.ended:
 	case <-front.done: // detached
@@ -344,7 +344,7 @@ func (s *server) handleRunDetached(r *http.Request, out *reply) error {
 		<-m.ended
 		return r.Context().Err()
 	}
-	out.send(Event{Type: EventStarted, ID: m.rec.ID, Record: m.snapshot()})
+	out.send(Event{Type: EventStarted, ID: m.rec.ID})
 	return nil
 }
 
@@ -390,7 +390,7 @@ func (s *server) handleStart(r *http.Request, out *reply) error {
 		return err
 	}
 	go m.becomeReady(logged)
-	out.send(Event{Type: EventStarted, ID: m.rec.ID, Record: m.snapshot()})
+	out.send(Event{Type: EventStarted, ID: m.rec.ID})
 	return nil
 }
 

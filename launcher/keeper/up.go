@@ -178,7 +178,8 @@ func (u *up) app(ctx context.Context, spec *launcher.Spec) error {
 	u.mu.Lock()
 	u.started = append(u.started, m)
 	u.mu.Unlock()
-	u.out.send(Event{Type: EventStarted, App: name, ID: m.rec.ID, Record: m.snapshot()})
+	rec := m.snapshot()
+	u.out.send(Event{Type: EventStarted, App: name, ID: rec.ID, IPv4: rec.IPv4, Ports: rec.Ports})
 	if err := m.awaitReady(ctx, logged); err != nil {
 		return err
 	}
@@ -193,7 +194,7 @@ func (u *up) keep(ctx context.Context, m *managed) error {
 	u.kept = append(u.kept, m)
 	u.mu.Unlock()
 	rec := m.snapshot()
-	u.out.send(Event{Type: EventKept, App: rec.App.Name, ID: rec.ID, Record: rec})
+	u.out.send(Event{Type: EventKept, App: rec.App.Name, ID: rec.ID})
 	if !rec.Ready {
 		if err := m.awaitReady(ctx, nil); err != nil {
 			return err

@@ -1,12 +1,10 @@
-package userns
+package birth
 
 import (
-	"fmt"
 	"math"
 	"os"
 	"strconv"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"github.com/whisk-sandbox/whisk/internal/wall"
 )
@@ -20,13 +18,13 @@ func LeaveSpare() error {
 	if !wall.Up("spare processes") {
 		return nil
 	}
-	var r unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &r); err != nil {
-		return fmt.Errorf("reading the limit of processes: %w", err)
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(limitProcesses, &r); err != nil {
+		return os.NewSyscallError("getrlimit", err)
 	}
 	r.Cur = threeQuarters(r.Cur, bound("pid_max"), bound("threads-max"))
-	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &r); err != nil {
-		return fmt.Errorf("lowering the limit of processes: %w", err)
+	if err := syscall.Setrlimit(limitProcesses, &r); err != nil {
+		return os.NewSyscallError("setrlimit", err)
 	}
 	return nil
 }
@@ -39,9 +37,13 @@ func threeQuarters(limit uint64, machine ...uint64) uint64 {
 	return limit - limit/4
 }
 
-// bound reads a number below /proc/sys; where it cannot be read it bounds nothing.
+// bound reads a number below /proc/sys/kernel; where it cannot be read it bounds nothing.
 func bound(name string) uint64 {
-	n, err := strconv.ParseUint(sysctl(os.DirFS("/"), "kernel/"+name), 10, 64)
+	text, _ := os.ReadFile("/proc/sys/kernel/" + name)
+	if len(text) == 0 {
+		return math.MaxUint64
+	}
+	n, err := strconv.ParseUint(string(text[:len(text)-1]), 10, 64) // without the newline
 	if err != nil {
 		return math.MaxUint64
 	}

@@ -1,0 +1,3 @@
+package birth
+
+const sysExecveat = 281
