@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -101,14 +102,15 @@ func (f *foreground) run(ctx context.Context) error {
 		}()
 	}
 	code, exited := 0, false
+	var forwarding sync.WaitGroup
 	err := f.begin(ctx, keeper.Streams{Stdin: in, Stdout: f.out, Stderr: f.err, Terminal: attach}, func(ev keeper.Event) {
 		f.warnings(ev)
 		switch ev.Type {
 		case keeper.EventStarted:
 			exec.Store(ev.Exec)
 			started.Store(true)
-			// Not before: asking for a signal takes the Go runtime some 100 µs, and whisk has nothing to do now.
-			signal.Notify(signals, forwarded()...)
+			// Not before, and aside: asking for a signal takes the Go runtime some 100 µs, and the app's end may be on its way.
+			forwarding.Go(func() { signal.Notify(signals, forwarded()...) })
 		case keeper.EventExited:
 			code, exited = ev.Code, true
 		}
@@ -124,6 +126,7 @@ func (f *foreground) run(ctx context.Context) error {
 		}
 	}
 	if !exited { // else whisk ends, too, and asking the Go runtime to let go of signals would take as long as asking for them
+		forwarding.Wait()
 		signal.Stop(signals)
 		close(signals)
 	}

@@ -22,5 +22,6 @@
 //	one byte on a pipe ────────────────────────▶  groups, ids, inheritable and ambient capabilities cleared
 //	wait                                          the stage's own work, as root of its namespace
 //
-// A parent that dies closes the pipe, and the stage ends.
+// A parent that dies closes the pipe, and the stage ends. Package birth is the part of this that needs no map: a stage can be
+// begun before it is known which it will have, and admitted later.
 package userns

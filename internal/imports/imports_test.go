@@ -182,6 +182,28 @@ func TestLinkedPackages(t *testing.T) {
 	}
 }
 
+// TestEarlyPackages keeps what starts a keeper among the packages that are initialised first: it may import what package os
+// does, and a few that have nothing to initialise.
+func TestEarlyPackages(t *testing.T) {
+	for _, goarch := range []string{"amd64", "arm64"} {
+		may := map[string]bool{"math": true, "math/rand/v2": true, "strconv": true, "os": true}
+		for _, p := range list(t, goarch, "-deps", "os") {
+			may[p.ImportPath] = true
+		}
+		ours := 0
+		for _, p := range list(t, goarch, "-deps", "./launcher/keeper/early") {
+			if strings.HasPrefix(p.ImportPath, module+"/") {
+				ours++
+			} else if !may[p.ImportPath] {
+				t.Errorf("%s: launcher/keeper/early depends on %s, which is initialised late", goarch, p.ImportPath)
+			}
+		}
+		if ours < 2 {
+			t.Errorf("%s: go list found %d packages of ours", goarch, ours)
+		}
+	}
+}
+
 func TestFaultsAreFound(t *testing.T) {
 	for name, c := range map[string]struct {
 		from, to string

@@ -126,7 +126,7 @@ func begin(args []string) begun {
 
 // wanted reports whether a command line is that of a sandbox that will be alone on its network.
 func wanted(args []string) bool {
-	if len(args) < 2 || args[1] != "run" {
+	if len(args) < 2 || args[0] == StageName || args[1] != "run" {
 		return false
 	}
 	for i, a := range args {
@@ -146,16 +146,18 @@ func wanted(args []string) bool {
 func Network() string { return coming.network }
 
 // Take hands over that keeper, once; nil if there is none, or for another network.
-func Take(network string) *Keeper {
-	if coming.keeper == nil || network != coming.network {
+func Take(network string) *Keeper { return coming.take(network) }
+
+func (b begun) take(network string) *Keeper {
+	if b.keeper == nil || network != b.network {
 		return nil
 	}
-	return <-coming.keeper
+	return <-b.keeper
 }
 
 // Leave ends that keeper if nobody has taken it, and returns when it is gone.
 func Leave() error {
-	if k := Take(coming.network); k != nil {
+	if k := coming.take(coming.network); k != nil {
 		return k.End()
 	}
 	return nil
