@@ -13,6 +13,7 @@ import (
 
 	"github.com/whisk-sandbox/whisk/config"
 	"github.com/whisk-sandbox/whisk/image"
+	"github.com/whisk-sandbox/whisk/internal/wall"
 	"github.com/whisk-sandbox/whisk/launcher"
 	"github.com/whisk-sandbox/whisk/mend"
 	"github.com/whisk-sandbox/whisk/userns"
@@ -91,7 +92,7 @@ func printable(text string) string {
 			break
 		}
 	}
-	if clean {
+	if clean || !wall.Up("quoting") {
 		return text
 	}
 	var b strings.Builder

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/whisk-sandbox/whisk/internal/wall"
 )
 
 // writeJSON prints a document as people and jq(1) read it. No control character in it reaches a terminal.
@@ -23,6 +25,9 @@ func writeJSON(w io.Writer, doc any) error {
 // calm escapes the control characters that encoding/json leaves: delete, and those of ISO 6429's C1 set, which a
 // terminal may obey like an escape sequence.
 func calm(doc []byte) []byte {
+	if !wall.Up("quoting") {
+		return doc
+	}
 	var out []byte
 	for i, r := range string(doc) {
 		n := utf8.RuneLen(r)
