@@ -6,4 +6,5 @@
 //
 // Packages are initialised in the order of their paths as soon as what they import is (Go 1.21). This one imports nothing that
 // has to be, so it is among the first, before those that fill the heap; the system call is reached by assembly for that reason.
+// For the same reason it is where the garbage collector is told to wait: see debug.SetGCPercent for going back.
 package prefault
