@@ -111,34 +111,14 @@ func (a *apart) strings(all []string) uintptr {
 	return uintptr(p)
 }
 
-// copyOf places a copy of what a call's argument points to.
-func (a *apart) copyOf(p any) uintptr {
-	switch v := p.(type) {
-	case *unix.Rlimit:
-		return placed(a, *v)
-	case *unix.SockFprog:
-		filter := a.bytes(unsafe.Slice((*byte)(unsafe.Pointer(v.Filter)), int(v.Len)*int(unsafe.Sizeof(*v.Filter))))
-		at := placed(a, unix.SockFprog{Len: v.Len})
-		if a.err == nil {
-			*(*uintptr)(unsafe.Add(unsafe.Pointer(&a.mem[0]), at-uintptr(unsafe.Pointer(&a.mem[0]))+unsafe.Offsetof(v.Filter))) = filter
-		}
-		return at
-	case *unix.CapUserHeader:
-		return placed(a, *v)
-	case *[2]unix.CapUserData:
-		return placed(a, *v)
-	case *[1]byte:
-		return placed(a, *v)
-	case *[2]unix.PollFd:
-		return placed(a, *v)
-	case *unix.Statfs_t:
-		return placed(a, *v)
-	case *unix.Stat_t:
-		return placed(a, *v)
-	case *unix.OpenHow:
-		return placed(a, *v)
+// filter places a copy of a filter for seccomp(2), with its instructions.
+func (a *apart) filter(p *unix.SockFprog) uintptr {
+	instructions := a.bytes(unsafe.Slice((*byte)(unsafe.Pointer(p.Filter)), int(p.Len)*int(unsafe.Sizeof(*p.Filter))))
+	at := placed(a, unix.SockFprog{Len: p.Len})
+	if a.err == nil {
+		*(*uintptr)(unsafe.Add(unsafe.Pointer(&a.mem[0]), at-uintptr(unsafe.Pointer(&a.mem[0]))+unsafe.Offsetof(p.Filter))) = instructions
 	}
-	panic("launcher: a script cannot copy this type")
+	return at
 }
 
 func placed[T any](a *apart, v T) uintptr {

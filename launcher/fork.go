@@ -71,7 +71,7 @@ func (s *script) word(a any) uintptr {
 		if s.apart != nil {
 			return s.apart.bytes(b)
 		}
-		return s.pin(&b[0])
+		return pointer(s, &b[0])
 	case []string:
 		if s.apart != nil {
 			return s.apart.strings(v)
@@ -79,30 +79,9 @@ func (s *script) word(a any) uintptr {
 		ptrs := make([]uintptr, len(v)+1)
 		for i, e := range v {
 			b := append([]byte(e), 0)
-			ptrs[i] = s.pin(&b[0])
+			ptrs[i] = pointer(s, &b[0])
 		}
-		return s.pin(&ptrs[0])
-	case *unix.Rlimit:
-		return s.pin(v)
-	case *unix.SockFprog:
-		if s.apart == nil {
-			s.pin(v.Filter)
-		}
-		return s.pin(v)
-	case *unix.CapUserHeader:
-		return s.pin(v)
-	case *[2]unix.CapUserData:
-		return s.pin(v)
-	case *[1]byte:
-		return s.pin(v)
-	case *[2]unix.PollFd:
-		return s.pin(v)
-	case *unix.Statfs_t:
-		return s.pin(v)
-	case *unix.Stat_t:
-		return s.pin(v)
-	case *unix.OpenHow:
-		return s.pin(v)
+		return pointer(s, &ptrs[0])
 	case []uint32:
 		if len(v) == 0 {
 			return 0
@@ -110,45 +89,40 @@ func (s *script) word(a any) uintptr {
 		if s.apart != nil {
 			return s.apart.bytes(unsafe.Slice((*byte)(unsafe.Pointer(&v[0])), 4*len(v)))
 		}
-		return s.pin(&v[0])
+		return pointer(s, &v[0])
+	case *unix.SockFprog:
+		if s.apart != nil {
+			return s.apart.filter(v)
+		}
+		s.keep = append(s.keep, v.Filter)
+		return pointer(s, v)
+	case *unix.Rlimit:
+		return pointer(s, v)
+	case *unix.CapUserHeader:
+		return pointer(s, v)
+	case *[2]unix.CapUserData:
+		return pointer(s, v)
+	case *[1]byte:
+		return pointer(s, v)
+	case *[2]unix.PollFd:
+		return pointer(s, v)
+	case *unix.Statfs_t:
+		return pointer(s, v)
+	case *unix.Stat_t:
+		return pointer(s, v)
+	case *unix.OpenHow:
+		return pointer(s, v)
 	}
 	panic("launcher: a script cannot pass this type")
 }
 
-func (s *script) pin(p any) uintptr {
+// pointer is the address of what p points to, which holds no pointers itself, or of a copy where the script is kept apart.
+func pointer[T any](s *script, p *T) uintptr {
 	if s.apart != nil {
-		return s.apart.copyOf(p)
+		return placed(s.apart, *p)
 	}
 	s.keep = append(s.keep, p)
-	switch v := p.(type) {
-	case *byte:
-		return uintptr(unsafe.Pointer(v))
-	case *uintptr:
-		return uintptr(unsafe.Pointer(v))
-	case *uint32:
-		return uintptr(unsafe.Pointer(v))
-	case *unix.Rlimit:
-		return uintptr(unsafe.Pointer(v))
-	case *unix.SockFprog:
-		return uintptr(unsafe.Pointer(v))
-	case *unix.SockFilter:
-		return uintptr(unsafe.Pointer(v))
-	case *unix.CapUserHeader:
-		return uintptr(unsafe.Pointer(v))
-	case *[2]unix.CapUserData:
-		return uintptr(unsafe.Pointer(v))
-	case *[1]byte:
-		return uintptr(unsafe.Pointer(v))
-	case *[2]unix.PollFd:
-		return uintptr(unsafe.Pointer(v))
-	case *unix.Statfs_t:
-		return uintptr(unsafe.Pointer(v))
-	case *unix.Stat_t:
-		return uintptr(unsafe.Pointer(v))
-	case *unix.OpenHow:
-		return uintptr(unsafe.Pointer(v))
-	}
-	panic("launcher: a script cannot pin this type")
+	return uintptr(unsafe.Pointer(p))
 }
 
 // release lets the garbage collector have the script's memory again; the child has a copy of its own.
