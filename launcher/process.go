@@ -168,9 +168,11 @@ func rootScript(s *script, rootfd, rules int, control bool, r *rights.Rights, li
 	s.add("enter new root", mustWork, unix.SYS_CHDIR, "/")
 	// Descriptor 0 is nobody's before the standard streams are in place.
 	s.add("free descriptor 0", mayFail, unix.SYS_CLOSE, 0)
-	s.openProc(0)
-	boundProcesses(s, limits) // while /proc/sys is writable
-	s.add("close /proc", mayFail, unix.SYS_CLOSE, 0)
+	if wall.Up("checks of /proc") {
+		s.openProc(0)
+		boundProcesses(s, limits) // while /proc/sys is writable
+		s.add("close /proc", mayFail, unix.SYS_CLOSE, 0)
+	}
 	if control {
 		controlScript(s)
 	}
