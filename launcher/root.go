@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -79,7 +80,7 @@ func (b *builder) close() error {
 		}
 	}
 	for _, fd := range append([]int{b.root.fd}, b.parts...) {
-		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		if err := makeReadOnly(fd); err != nil {
 			return fmt.Errorf("make root read-only: %w", err)
 		}
 	}
@@ -88,6 +89,18 @@ func (b *builder) close() error {
 	}
 	b.parts = nil
 	return nil
+}
+
+// makeReadOnly waits while a file of the mount is open for writing, EBUSY: not here any more, but a child of another sandbox, forked
+// while it was, has a copy until it closes what is not its own.
+func makeReadOnly(mount int) error {
+	for wait := time.Millisecond; ; wait *= 2 {
+		err := unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+		if err != unix.EBUSY || wait > time.Second {
+			return err
+		}
+		time.Sleep(wait)
+	}
 }
 
 // overlay mounts the image's layers below a layer of the sandbox's own.

@@ -37,6 +37,13 @@ func TestMain(m *testing.M) {
 	if os.Args[0] == settlerName {
 		os.Exit(settle())
 	}
+	if os.Args[0] == closerName {
+		if err := closeRoot(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(testuser.Main(m))
 }
 
