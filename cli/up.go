@@ -233,20 +233,19 @@ func publishedText(ports []launcher.PublishedPort) string {
 
 // watch shows an app's output from now on, once.
 func (w *watcher) watch(ctx context.Context, ev keeper.Event, began time.Time) {
-	id := ev.ID
 	w.mu.Lock()
-	seen := w.shown[id]
-	w.shown[id] = true
-	if !slices.Contains(w.ids, id) {
-		w.ids = append(w.ids, id)
+	seen := w.shown[ev.ID]
+	w.shown[ev.ID] = true
+	if !slices.Contains(w.ids, ev.ID) {
+		w.ids = append(w.ids, ev.ID)
 	}
 	w.mu.Unlock()
-	if seen || !w.follow || id == "" {
+	if seen || !w.follow || ev.ID == "" {
 		return
 	}
 	w.logs.Go(func() {
 		o := launcher.LogOptions{Follow: true, Since: began, Tail: -1}
-		err := launcher.ReadLog(ctx, w.dirs, id, o, func(line launcher.LogLine) error { return w.printer.print(ev.App, line) })
+		err := launcher.ReadLog(ctx, w.dirs, ev.ID, o, func(line launcher.LogLine) error { return w.printer.print(ev.App, line) })
 		if err != nil && ctx.Err() == nil {
 			w.warn(fmt.Sprintf("%s: %v", ev.App, err))
 		}

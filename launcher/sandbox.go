@@ -285,13 +285,15 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 				}
 			}()
 			one.told, one.appPID = w, appPID()
-			if one.appPID == 2 {
-				second.tid = 3
-			}
 			if s.goesAway() { // the process in between takes a number
 				one.appPID = 3
-			} else if prepared, err = second.prepare(); err != nil {
-				return err
+			} else {
+				if one.appPID == 2 {
+					second.tid = 3
+				}
+				if prepared, err = second.prepare(); err != nil {
+					return err
+				}
 			}
 			defer func() { prepared.close() }()
 		}
