@@ -39,9 +39,9 @@ import (
 //	confined NAME WALL START OTHERWISE CMD ARG...  the same for a wall that no whisk can leave out: started by START, as in
 //	                             a sandbox, CMD must fail, and by OTHERWISE, env if by itself, it must succeed; both are
 //	                             split at blanks
-//	holds NAME N REGEXP CMD ARG...       an attack that whisk turns away by its word, as refused has it
+//	closes NAME N REGEXP LACKING -- CMD ARG...  what whisk does not start without: LACKING -- CMD, where LACKING runs a
+//	                             program and takes from it what it needs, is refused, but for what may run beside; CMD succeeds
 //	degrades NAME REGEXP CMD ARG...      what whisk goes on without, and says so: on stdout or stderr, by REGEXP
-//	harmless NAME WALL CMD ARG...        one that it need not turn away: a program that succeeds if nothing has come of it
 //	nothing-left                 no process, mount or runtime file of whisk's remains
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"whisk":        whisk,
@@ -56,9 +56,8 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"keeper":       keeper,
 	"attack":       tried("attack", attack),
 	"confined":     tried("confined", confined),
-	"holds":        tried("holds", holds),
+	"closes":       tried("closes", closes),
 	"degrades":     tried("degrades", degrades),
-	"harmless":     tried("harmless", harmless),
 	"nothing-left": nothingLeft,
 }
 

@@ -29,13 +29,17 @@ func planFence(r *rights.Rights, unconfined bool, missing []string) (rights.Fenc
 	}
 	abi, err := rights.LandlockABI()
 	if err != nil {
-		if slices.Contains(missing, "landlock") {
+		if slices.Contains(missing, "landlock") || !wall.Up(failsClosed) {
 			return rights.Fence{}, nil
 		}
 		return rights.Fence{}, fenceError(err)
 	}
 	return rights.PlanFence(abi), nil
 }
+
+// failsClosed is the wall that holds where another one cannot be built: what a sandbox needs and this machine refuses ends the
+// start.
+const failsClosed wall.Name = "no start without what it needs"
 
 // Dispensable are the walls that a sandbox may be asked to do without where this machine cannot build them.
 var Dispensable = [...]string{"seccomp", "landlock"}
@@ -46,7 +50,7 @@ func checkFilter(r *rights.Rights, missing []string) error {
 		return nil
 	}
 	if err := rights.CheckSeccomp(); err != nil {
-		if !slices.Contains(missing, "seccomp") {
+		if !slices.Contains(missing, "seccomp") && wall.Up(failsClosed) {
 			return missingWall("seccomp", err)
 		}
 		r.Filter = nil

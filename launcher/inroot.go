@@ -31,6 +31,9 @@ func (r root) openat2(name string, flags int, mode uint32, extra uint64) (int, e
 		if err == unix.EINTR || err == unix.EAGAIN {
 			continue
 		}
+		if err == unix.ENOSYS && !wall.Up(failsClosed) {
+			return unix.Openat(r.fd, "."+path.Clean("/"+name), flags|unix.O_CLOEXEC, mode)
+		}
 		return fd, err
 	}
 }

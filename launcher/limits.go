@@ -54,7 +54,7 @@ func SetLimits(app *config.App, l cgroup.Limits) {
 func KeepLimits(spec *Spec, m cgroup.Machine) (kept cgroup.Limits, lost string, err error) {
 	limits := ControlLimits(&spec.App)
 	lost, hint := limits.Lost(m)
-	if lost != "" && !spec.BestEffort {
+	if lost != "" && !spec.BestEffort && wall.Up(failsClosed) {
 		return cgroup.Limits{}, lost, &Error{Message: lost, Hint: hint, Exit: ExitWhisk}
 	}
 	limits = limits.Kept(m)

@@ -134,11 +134,14 @@ func streamsScript(s *script, stdio [3]int) {
 	}
 }
 
-// leakFolder leaves a folder of the host's open for all children, from descriptor 100 on: the mistake that the wall
-// "descriptors" is for (CVE-2024-21626). Only tests make it.
+// leaked is the number from which on leakFolder leaves descriptors.
+const leaked = 100
+
+// leakFolder leaves a folder of the host's open for all children: the mistake that the wall "descriptors" is for
+// (CVE-2024-21626). Only tests make it.
 func leakFolder() {
 	if fd, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
-		_, _ = unix.FcntlInt(uintptr(fd), unix.F_DUPFD, 100)
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_DUPFD, leaked)
 		unix.Close(fd)
 	}
 }
@@ -317,7 +320,11 @@ func (b born) prepare() (_ *unborn, err error) {
 	if b.app == nil {
 		s.add("set pipe to tell on", mustWork, unix.SYS_DUP3, b.told, toldFD, unix.O_CLOEXEC)
 		// The rest, and with it the sync socket, last of all.
-		s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, toldFD+1, uintptr(^uint32(0)), 0)
+		last := uintptr(^uint32(0))
+		if !wall.Up("descriptors") {
+			last = leaked - 1
+		}
+		s.add("close descriptors", mustWork, unix.SYS_CLOSE_RANGE, toldFD+1, last, 0)
 		s.add("name init", mayFail, unix.SYS_PRCTL, unix.PR_SET_NAME, "whisk-init")
 		addCaps(s, 1<<unix.CAP_KILL)
 	} else {

@@ -319,7 +319,7 @@ func (s *Sandbox) Start(stdio Stdio) (*Started, error) {
 			}
 		}
 		if set != nil {
-			if err := set.Restrict(); err != nil {
+			if err := set.Restrict(); err != nil && wall.Up(failsClosed) {
 				return fenceError(err)
 			}
 		}

@@ -8,8 +8,7 @@ type Verdict string
 const (
 	Held     Verdict = "held; succeeds without the wall"
 	Confined Verdict = "held; succeeds outside of the wall"
-	Refused  Verdict = "refused, with the reason"
-	Harmless Verdict = "not refused; has no effect"
+	Closed   Verdict = "refused, with the reason; starts where nothing is lacking"
 	Degraded Verdict = "goes on without, and says so"
 )
 
@@ -26,8 +25,7 @@ func Kinds() map[string]Kind {
 	return map[string]Kind{
 		"attack":   {Verdict: Held, Usage: "NAME WALL CMD ARG...", Args: 3},
 		"confined": {Verdict: Confined, Usage: "NAME WALL START OTHERWISE CMD ARG...", Args: 5},
-		"holds":    {Verdict: Refused, By: "a check before anything is done", Usage: "NAME N REGEXP CMD ARG...", Args: 4},
+		"closes":   {Verdict: Closed, By: "no start without what it needs", Usage: "NAME N REGEXP LACKING -- CMD ARG...", Args: 6},
 		"degrades": {Verdict: Degraded, By: "what is said of a machine that lacks something", Usage: "NAME REGEXP CMD ARG...", Args: 3},
-		"harmless": {Verdict: Harmless, Usage: "NAME WALL CMD ARG...", Args: 3},
 	}
 }
