@@ -213,6 +213,7 @@ func params(dir string) testscript.Params {
 		Dir:                 dir,
 		Setup:               setup,
 		Cmds:                commands,
+		Condition:           condition,
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
 	}

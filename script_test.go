@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 // commands are what scripts may say beyond testscript's own words:
@@ -59,6 +60,16 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"closes":       tried("closes", closes),
 	"degrades":     tried("degrades", degrades),
 	"nothing-left": nothingLeft,
+}
+
+// condition knows what a line may ask for in brackets, beyond testscript's own words: [delegated], that the login has a part
+// of the unified cgroup tree for itself, cgroups(7).
+func condition(name string) (bool, error) {
+	if name != "delegated" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	uid := os.Getuid()
+	return unix.Access(fmt.Sprintf("/sys/fs/cgroup/user.slice/user-%d.slice/user@%d.service/cgroup.procs", uid, uid), unix.W_OK) == nil, nil
 }
 
 func need(ts *testscript.TestScript, neg bool, args []string, least int, usage string) {

@@ -142,6 +142,9 @@ func inScript(text, place string) (list []attack) {
 			break
 		}
 		w := words(line)
+		if len(w) > 0 && strings.HasPrefix(w[0], "[") { // where the machine lets it be tried
+			w = w[1:]
+		}
 		if len(w) == 0 {
 			continue
 		}

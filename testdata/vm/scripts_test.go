@@ -22,7 +22,7 @@ func scripts(test string, names ...string) []step {
 }
 
 // everyCommit are the scripts that every commit runs on Debian as it is installed.
-func everyCommit() []step { return scripts("TestScripts", "run", "volume", "up") }
+func everyCommit() []step { return scripts("TestScripts", "run", "volume", "up", "attack-cgroup") }
 
 // rest are those that only vmtest-all runs. Scripts that want other programs' word, such as skopeo's, stay outside: a stock Debian
 // has none of them.
