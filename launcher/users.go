@@ -32,6 +32,7 @@ func lookupIdentity(r root, spec string, max int) (*identity, error) {
 	return who, err
 }
 
+// findIdentity is lookupIdentity, whose error nothing takes the place of.
 func findIdentity(r root, spec string, max int) (*identity, error) {
 	open := func(name string) (io.ReadCloser, error) {
 		f, err := r.open(name, unix.O_RDONLY|unix.O_NONBLOCK)
