@@ -107,13 +107,15 @@ func TestNoDescriptorsNoHurry(t *testing.T) {
 	}
 	var fill []int
 	restore := func() {
+		// The limit first: with a few descriptors at a time the port would take the client, and then the app, which is of
+		// this process, too, would have none.
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+			t.Error(err)
+		}
 		for _, fd := range fill {
 			unix.Close(fd)
 		}
 		fill = nil
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-			t.Error(err)
-		}
 	}
 	defer restore()
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(len(descriptors(t)) + 50), Max: old.Max}); err != nil {
