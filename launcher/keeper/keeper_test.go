@@ -273,10 +273,15 @@ func TestKilledKeeperLeavesNothingRunning(t *testing.T) {
 	}
 }
 
-// dead says whether a process has ended; its new parent may be slow to reap it.
+// dead tells whether a process is gone, or waits to be reaped with all its threads gone: its first one may be while
+// another is still giving back the descriptors, and with them the locks, that they share.
 func dead(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err != nil || strings.Contains(string(b), ") Z ")
+	if err != nil {
+		return true
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err != nil || strings.Contains(string(b), ") Z ") && len(threads) <= 1
 }
 
 func TestUpWaitsForDependencies(t *testing.T) {
