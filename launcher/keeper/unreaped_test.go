@@ -120,7 +120,9 @@ func alive(t *testing.T) []string {
 			continue
 		}
 		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		out = append(out, strings.Join(strings.Fields(string(stat))[:3], " "))
+		if f := strings.Fields(string(stat)); len(f) > 2 { // else it has gone meanwhile
+			out = append(out, strings.Join(f[:3], " "))
+		}
 	}
 	return out
 }
