@@ -32,10 +32,10 @@ test-needs: ## what the tests run on: Debian packages (installed when root), fix
 	testdata/install
 	testdata/images/build
 
-vmtest: ## Debian 13 as it is installed, whisk installed there, and without sub-ids, in a virtual machine; some eight minutes
-	go test -tags vm -count=1 -v -timeout 24m -run 'TestVM/trixie/(plain|installed|no-sub-ids)$$' ./testdata/vm
+vmtest: ## Debian 13 as it is installed, and without sub-ids, in virtual machines side by side; some ten minutes
+	go test -tags vm -count=1 -v -timeout 20m -run 'TestVM/trixie/(plain|no-sub-ids)$$' ./testdata/vm
 
-vmtest-all: ## Debian 12 and 13, and every variant of a machine that lacks something
+vmtest-all: ## Debian 12 and 13, and every variant of a machine that lacks something; an hour and a half
 	go test -tags vm -count=1 -v -timeout 3h ./testdata/vm
 
 vet:

@@ -229,6 +229,9 @@ func (m *Machine) Tail() string {
 	return strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
 }
 
+// Panicked tells whether the console says that the kernel has given up.
+func (m *Machine) Panicked() bool { return strings.Contains(m.Tail(), "Kernel panic - not syncing") }
+
 // Close kills the machine.
 func (m *Machine) Close() {
 	if m.conn != nil {

@@ -24,6 +24,7 @@ func variants(t *testing.T) []variant {
 	t.Helper()
 	return []variant{
 		plain(),
+		powerCut(),
 		rest(),
 		{name: "installed", memory: 2048, steps: slices.Concat(packaged(), tour(t), removed())},
 		oneID(),
@@ -148,7 +149,7 @@ func oneID() variant {
 	return variant{name: "one-id", memory: 2048, steps: append([]step{
 		{name: "no ranges, and no program that would map them", as: "root", script: `
 			sed -i /^dev:/d /etc/subuid /etc/subgid && dpkg --purge uidmap && ! command -v newuidmap && ! grep dev: /etc/subuid /etc/subgid`},
-		{name: "load the fixtures", script: "whisk load -q -i /mnt/test/images && whisk images", want: "postgres", limit: 10 * time.Minute},
+		fixtures(),
 		{name: "nginx", script: `
 			whisk run -d --name web -p 8081:80 nginx || exit 1
 			for i in $(seq 60); do curl -sI 127.0.0.1:8081 | grep -i ^server: && break; sleep 1; done
@@ -201,7 +202,7 @@ func plain() variant {
 	return variant{name: "plain", memory: 2048, steps: slices.Concat([]step{
 		{name: "login session", script: "echo $XDG_RUNTIME_DIR; loginctl --no-pager; systemctl --user is-system-running --wait; cat /proc/self/cgroup; cat /sys/fs/cgroup/user.slice/user-$(id -u).slice/user@$(id -u).service/cgroup.controllers", want: "/run/user/"},
 		{name: "whisk version", script: "whisk version", want: "0.0.0-vm"},
-		{name: "load the fixtures", script: "whisk load -i /mnt/test/images && whisk images", want: "postgres", limit: 10 * time.Minute},
+		fixtures(),
 		{name: "run busybox", script: "whisk run --rm busybox sh -c 'id -u; hostname -i; echo it runs'", want: "it runs"},
 		demoRuns(),
 		{name: "memory limit ends a hog, not its neighbour", script: `
@@ -226,7 +227,23 @@ func plain() variant {
 			whisk exec spin cat /sys/fs/cgroup/memory.max /proc/self/cgroup
 			whisk stop -t 0 spin; whisk rm spin`, want: "104857600\n0::/\n"},
 		killed(),
-		{name: "a project with data", script: `
+		project(),
+	}, powerFails("3"), everyCommit())}
+}
+
+// powerCut is plain, with the power failing early and late.
+func powerCut() variant {
+	return variant{name: "power-cut", memory: 2048, steps: slices.Concat([]step{fixtures(), project()}, powerFails("1", "8"))}
+}
+
+// fixtures loads the images that the others run.
+func fixtures() step {
+	return step{name: "load the fixtures", script: "whisk load -q -i /mnt/test/images && whisk images", want: "postgres", limit: 10 * time.Minute}
+}
+
+// project is one whose database has something in it.
+func project() step {
+	return step{name: "a project with data", script: `
 			mkdir -p shop && cd shop && cat >whisk.toml <<-'END'
 			[app.db]
 			image = "postgres"
@@ -239,8 +256,7 @@ func plain() variant {
 			[volume.data]
 			END
 			whisk up -d && whisk ps &&
-			whisk exec db psql -U postgres -c 'create table visits (n int)' -c 'insert into visits values (42)'`, want: "INSERT 0 1", limit: 10 * time.Minute},
-	}, powerFails("1", "3", "8"), everyCommit())}
+			whisk exec db psql -U postgres -c 'create table visits (n int)' -c 'insert into visits values (42)'`, want: "INSERT 0 1", limit: 10 * time.Minute}
 }
 
 // powerFails resets the machine so many seconds into an up, with nothing that has written the disk's buffers out, and then
