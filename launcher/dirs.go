@@ -1,7 +1,6 @@
 package launcher
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -14,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/whisk-sandbox/whisk/internal/wall"
+	"github.com/whisk-sandbox/whisk/launcher/id"
 )
 
 // Dirs are the folders that whisk writes to. Everything whisk keeps is below one of them.
@@ -179,9 +179,5 @@ func OwnerOnly(mode fs.FileMode) fs.FileMode {
 	return mode &^ 0o077
 }
 
-// NewID returns 12 random hex digits.
-func NewID() string {
-	var b [6]byte
-	_, _ = rand.Read(b[:]) // never fails, crypto/rand since Go 1.24
-	return hex.EncodeToString(b[:])
-}
+// NewID is the id of a sandbox to be.
+func NewID() string { return id.New() }

@@ -8,13 +8,13 @@ package early
 
 import (
 	"errors"
-	"math/rand/v2"
 	"os"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/whisk-sandbox/whisk/internal/wall"
+	"github.com/whisk-sandbox/whisk/launcher/id"
 	"github.com/whisk-sandbox/whisk/userns/birth"
 )
 
@@ -100,11 +100,7 @@ func begin(args []string) begun {
 	if !wanted(args) {
 		return begun{}
 	}
-	var id [12]byte // like launcher.NewID's
-	for i := range id {
-		id[i] = "0123456789abcdef"[rand.IntN(16)]
-	}
-	c := begun{network: string(id[:]), keeper: make(chan *Keeper, 1)}
+	c := begun{network: id.New(), keeper: make(chan *Keeper, 1)}
 	go func() {
 		defer close(c.keeper)
 		k, err := New(c.network)
