@@ -93,10 +93,7 @@ func echoes(protocol, to string) error {
 func TestHoldingPortsFailsAsPublishingDoes(t *testing.T) {
 	n := newNetwork(t)
 	_, e := newSandbox(t, n, "web")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := aboveFreePort(t)
 	defer l.Close()
 	taken := uint16(portOf(l.Addr()))
 	for _, c := range []struct {
@@ -134,4 +131,21 @@ func TestHoldingPortsFailsAsPublishingDoes(t *testing.T) {
 		t.Fatalf("the range's first port: %v", err)
 	}
 	free.Close()
+}
+
+// aboveFreePort listens on a port whose lower neighbour is nobody's.
+func aboveFreePort(t *testing.T) net.Listener {
+	t.Helper()
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		below, err := net.Listen("tcp", at("127.0.0.1", portOf(l.Addr())-1))
+		if err == nil {
+			below.Close()
+			return l
+		}
+		l.Close()
+	}
 }
