@@ -30,7 +30,7 @@ const demoVolume = "visits"
 func (d *demoCmd) run(ctx context.Context, c *call) error {
 	p := demo.Project(demoVolume, d.Port)
 	if d.Stop {
-		return c.down(ctx, p, nil, downOptions{})
+		return c.down(ctx, p.Name, nil, downOptions{})
 	}
 	if err := c.up(ctx, p, &upCmd{Detach: d.Detach, Pull: pullNever}); err != nil || !d.Detach {
 		return err

@@ -81,7 +81,7 @@ func (c *call) runOpen(ctx context.Context, p *config.Project, apps []string) er
 	aside.out = c.err
 	open := openEgress(p)
 	err = aside.up(ctx, open, &upCmd{Pull: "missing", Apps: apps})
-	downErr := aside.down(ctx, open, nil, downOptions{anonymous: true})
+	downErr := aside.down(ctx, open.Name, nil, downOptions{anonymous: true})
 	if _, ended := errors.AsType[status](err); err != nil && !ended {
 		if e, ok := errors.AsType[*launcher.Error](err); ok && strings.HasPrefix(e.Hint, "whisk logs ") {
 			e.Hint = "" // the log is gone with the sandbox, and has been shown
