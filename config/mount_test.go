@@ -79,6 +79,9 @@ func TestParseMountFlag(t *testing.T) {
 		{"a volume is the default", "src=v,dst=/b,volume-nocopy", Mount{Kind: MountVolume, Source: "v", Target: "/b", NoCopy: true}},
 		{"anonymous volume", "dst=/b", Mount{Kind: MountVolume, Target: "/b"}},
 		{"tmpfs", "type=tmpfs,dst=/b,tmpfs-size=64m,tmpfs-mode=0700,noexec", Mount{Kind: MountTmpfs, Target: "/b", Size: 64 << 20, Mode: 0o700, NoExec: true}},
+		{"a tmpfs is noexec", "type=tmpfs,dst=/b", Mount{Kind: MountTmpfs, Target: "/b", NoExec: true}},
+		{"tmpfs to execute from", "type=tmpfs,dst=/b,exec", Mount{Kind: MountTmpfs, Target: "/b"}},
+		{"tmpfs, noexec=false", "type=tmpfs,dst=/b,noexec=false", Mount{Kind: MountTmpfs, Target: "/b"}},
 		{"make the folder", "type=bind,src=/a,dst=/b,bind-create-src", Mount{Kind: MountBind, Source: "/a", Target: "/b", Create: true}},
 		{"what changes nothing", "type=bind,src=/a,dst=/b,consistency=cached,bind-propagation=rprivate", Mount{Kind: MountBind, Source: "/a", Target: "/b"}},
 	} {
@@ -105,6 +108,8 @@ func TestParseMountFlagRefuses(t *testing.T) {
 		{"tmpfs with a source", "type=tmpfs,src=a,dst=/b", "has no source"},
 		{"size of a volume", "src=a,dst=/b,tmpfs-size=1m", "not for type=volume"},
 		{"nocopy of a bind", "type=bind,src=/a,dst=/b,volume-nocopy", "not for type=bind"},
+		{"exec of a bind", "type=bind,src=/a,dst=/b,exec", "not for type=bind"},
+		{"exec and noexec", "type=tmpfs,dst=/b,exec,noexec", "both exec and noexec"},
 		{"both accesses", "src=a,dst=/b,ro,rw", "both readonly and rw"},
 		{"bad boolean", "src=a,dst=/b,ro=maybe", "want true or false"},
 		{"bad mode", "type=tmpfs,dst=/b,tmpfs-mode=999", "octal"},
@@ -145,7 +150,7 @@ func TestParseTmpfs(t *testing.T) {
 }
 
 func FuzzParseMount(f *testing.F) {
-	for _, s := range []string{"./a:/b:ro", "~/a:/b", "v:/b:nocopy", "/b", "..:/b", "type=bind,src=/a,dst=/b,ro", `"src=a""b",dst=/c`, "/b:size=1m,mode=700,noexec", "type=tmpfs,dst=/b,tmpfs-size=1"} {
+	for _, s := range []string{"./a:/b:ro", "~/a:/b", "v:/b:nocopy", "/b", "..:/b", "type=bind,src=/a,dst=/b,ro", `"src=a""b",dst=/c`, "/b:size=1m,mode=700,noexec", "type=tmpfs,dst=/b,tmpfs-size=1", "type=tmpfs,dst=/b,exec"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -10,7 +10,8 @@ import (
 
 // ParseMountFlag reads a mount as docker's --mount does: comma-separated keys and values, quoted as in CSV (RFC 4180)
 // where they hold a comma. Keys: type (volume, bind, tmpfs), source or src, target, dst or destination, readonly or
-// ro, rw, volume-nocopy, tmpfs-size, tmpfs-mode (octal), noexec (tmpfs only), bind-create-src. bind-propagation=private or rprivate, consistency and relabel
+// ro, rw, volume-nocopy, tmpfs-size, tmpfs-mode (octal), exec or noexec (tmpfs only; as docker's it is noexec without a word of
+// it), bind-create-src. bind-propagation=private or rprivate, consistency and relabel
 // change nothing. Paths are resolved as ParseMount does; a missing source is not made unless bind-create-src says so.
 func ParseMountFlag(s, base, home string) (Mount, error) {
 	m, err := parseMountFlag(s, base, home)
@@ -81,6 +82,9 @@ func (m *Mount) field(field string, given map[string]string) error {
 		m.Create, err = flagValue(key, value, hasValue)
 	case "noexec":
 		m.NoExec, err = flagValue(key, value, hasValue)
+	case "exec":
+		m.NoExec, err = flagValue(key, value, hasValue)
+		m.NoExec = !m.NoExec
 	case "tmpfs-size":
 		m.Size, err = tmpfsSize(value)
 	case "tmpfs-mode":
@@ -97,7 +101,7 @@ func (m *Mount) field(field string, given map[string]string) error {
 }
 
 func unknownMountKey(key string) error {
-	keys := []string{"type", "source", "target", "readonly", "volume-nocopy", "tmpfs-size", "tmpfs-mode", "noexec", "bind-create-src"}
+	keys := []string{"type", "source", "target", "readonly", "volume-nocopy", "tmpfs-size", "tmpfs-mode", "exec", "noexec", "bind-create-src"}
 	if s := suggest(key, append(keys, "destination")); s != "" {
 		return fmt.Errorf("unknown key %q; did you mean %q?", clip(key), s)
 	}
@@ -114,8 +118,10 @@ func (m *Mount) finish(given map[string]string, base, home string) error {
 		return errors.New("it has both readonly and rw")
 	case m.Kind != MountVolume && has("volume-nocopy"):
 		return fmt.Errorf("volume-nocopy is not for type=%s", m.Kind)
-	case m.Kind != MountTmpfs && (has("tmpfs-size") || has("tmpfs-mode") || has("noexec")):
-		return fmt.Errorf("tmpfs-size, tmpfs-mode and noexec are not for type=%s", m.Kind)
+	case has("exec") && has("noexec"):
+		return errors.New("it has both exec and noexec")
+	case m.Kind != MountTmpfs && (has("tmpfs-size") || has("tmpfs-mode") || has("exec") || has("noexec")):
+		return fmt.Errorf("tmpfs-size, tmpfs-mode, exec and noexec are not for type=%s", m.Kind)
 	case m.Kind != MountBind && (has("bind-propagation") || has("bind-create-src")):
 		return fmt.Errorf("bind-propagation and bind-create-src are not for type=%s", m.Kind)
 	}
@@ -123,6 +129,9 @@ func (m *Mount) finish(given map[string]string, base, home string) error {
 	case MountTmpfs:
 		if has("source") {
 			return errors.New("a tmpfs has no source")
+		}
+		if !has("exec") && !has("noexec") {
+			m.NoExec = true
 		}
 	case MountVolume:
 		if m.Source == "" {
@@ -180,8 +189,8 @@ func (m Mount) String() string {
 	if m.Mode != 0 {
 		fields = append(fields, fmt.Sprintf("tmpfs-mode=%04o", m.Mode))
 	}
-	if m.NoExec {
-		fields = append(fields, "noexec")
+	if m.Kind == MountTmpfs && !m.NoExec {
+		fields = append(fields, "exec")
 	}
 	var b strings.Builder
 	w := csv.NewWriter(&b)
