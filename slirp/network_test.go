@@ -66,8 +66,8 @@ func TestRefusedIsRefusedAtOnce(t *testing.T) {
 				t.Errorf("connecting to a closed port of %s: got %v, want refused", remote, err)
 			}
 		}
-		if fastest > 50*time.Millisecond {
-			t.Errorf("refusal from %s took %v, want at most 50 ms", remote, fastest)
+		if fastest > 900*time.Millisecond {
+			t.Errorf("refusal from %s took %v, which is no answer to the first SYN", remote, fastest)
 		}
 
 		c := app.mustDial("udp", at(remote, 9))
@@ -182,8 +182,8 @@ func TestUnreachableIsToldAtOnce(t *testing.T) {
 			if _, err := app.dial("tcp", c.addr); !errors.Is(err, c.want) {
 				t.Errorf("connecting to %s: got %v, want %v", c.addr, err, c.want)
 			}
-			if d := time.Since(start); d > 50*time.Millisecond {
-				t.Errorf("connecting to %s: told after %v, want at most 50 ms", c.addr, d)
+			if d := time.Since(start); d > 900*time.Millisecond { // a SYN that nobody answers is sent again after a second
+				t.Errorf("connecting to %s: told after %v, which is no answer to the first SYN", c.addr, d)
 			}
 		})
 	}
