@@ -70,7 +70,7 @@ func confined(ts *testscript.TestScript, name string, args []string) {
 
 // closes is N REGEXP LACKING -- CMD ARG…
 func closes(ts *testscript.TestScript, name string, args []string) {
-	saysNo(ts, args)
+	saysNo(ts, false, args)
 	cut := slices.Index(args, "--")
 	if cut < 0 {
 		ts.Fatalf("%s: no -- before the command", name)

@@ -25,6 +25,7 @@ import (
 //	refused N REGEXP CMD ARG...  the same, and it must say why: nothing on stdout, on stderr, after what pull
 //	                             shows of its progress, one line "whisk: …" that
 //	                             REGEXP matches, then at most one line "hint: …"; and nothing may be left running
+//	says-no N REGEXP CMD ARG...  the same while other things of the script's run on
 //	images NAME[:TAG]...         loads fixture images into the store
 //	registry start VAR [USER PASSWORD]   starts a registry; VAR is its address
 //	registry push VAR NAME:TAG [AS]      puts a fixture image there
@@ -48,6 +49,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"whisk":        whisk,
 	"exits":        exits,
 	"refused":      refused,
+	"says-no":      saysNo,
 	"images":       images,
 	"registry":     registry,
 	"port":         port,
@@ -114,12 +116,12 @@ var progress = regexp.MustCompile(`(?m)^(whisk: pulling [^" ]+|[0-9a-f]{12}: .*)
 
 func refused(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 3, "refused N REGEXP CMD ARG...")
-	saysNo(ts, args)
+	saysNo(ts, neg, args)
 	nothingLeft(ts, false, nil)
 }
 
-// saysNo is refused but for what may be left: other things of the script's run on.
-func saysNo(ts *testscript.TestScript, args []string) {
+func saysNo(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 3, "says-no N REGEXP CMD ARG...")
 	exits(ts, false, append([]string{args[0]}, args[2:]...))
 	if out := ts.ReadFile("stdout"); out != "" {
 		ts.Fatalf("stdout: %q, want nothing", out)
